@@ -1,0 +1,1 @@
+"""Counterfactual pairs: curate them, measure their quality, probe without the shortcut."""

@@ -1,0 +1,1 @@
+"""Sources on disk and the manifest they give."""

@@ -1,0 +1,1 @@
+"""Frozen image encoders and the runtimes that run them."""

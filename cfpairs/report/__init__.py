@@ -1,0 +1,1 @@
+"""One page of findings: plain data first, then its renderings."""

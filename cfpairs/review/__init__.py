@@ -1,0 +1,1 @@
+"""The local page on which pairs are kept or dropped."""
