@@ -1,0 +1,79 @@
+"""Empirical risk minimisation: the linear probe that knows nothing of pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cfpairs.probes.base import ClassWeight, LinearProbe
+
+__all__ = ["ERMClassifier"]
+
+
+class ERMClassifier(LinearProbe):
+    """Logistic regression on frozen embeddings.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Inverse ridge strength, scikit-learn's convention.
+    class_weight : {None, "balanced", "group"} or mapping, default=None
+        Weigh rows, classes, or label x environment groups equally (``group`` needs ``env`` in `fit`), or
+        every class as the mapping says.
+    tol : float, default=1e-8
+        Gradient norm at which the fit stops.
+    max_iter : int, default=2000
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    coef_ : ndarray of shape (1 or n_classes, d)
+    intercept_ : ndarray of shape (1 or n_classes,)
+    n_iter_ : int
+    n_features_in_ : int
+
+    See Also
+    --------
+    NCMClassifier : the same with the directions of pair differences removed.
+
+    Notes
+    -----
+    Minimises ``(1/n) sum_i CE(y_i, z_i) + ||theta||^2 / (2 C n)``, intercept unpenalised.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ERMClassifier().fit(np.array([[-1.0], [1.0]]), [0, 1]).predict([[0.3]])
+    array([1])
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        class_weight: ClassWeight = None,
+        tol: float = 1e-8,
+        max_iter: int = 2000,
+    ) -> None:
+        self.C = C
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> ERMClassifier:
+        """Fit the probe.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        y : array-like of shape (n,)
+        sample_weight : array-like of shape (n,), optional
+        env : array-like of shape (n,), optional
+            Environments; used by ``class_weight="group"`` only.
+
+        Raises
+        ------
+        DataError
+            If there is one class only, or a value cannot be used.
+        """
+        self._solve(*self._start(X, y, sample_weight, env), None)
+        return self
