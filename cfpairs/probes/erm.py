@@ -19,7 +19,7 @@ class ERMClassifier(LinearProbe):
     class_weight : {None, "balanced", "group"} or mapping, default=None
         Weigh rows, classes, or label x environment groups equally (``group`` needs ``env`` in `fit`), or
         every class as the mapping says.
-    tol : float, default=1e-8
+    tol : float, default=1e-10
         Gradient norm at which the fit stops.
     max_iter : int, default=2000
 
@@ -51,7 +51,7 @@ class ERMClassifier(LinearProbe):
         C: float = 1.0,
         *,
         class_weight: ClassWeight = None,
-        tol: float = 1e-8,
+        tol: float = 1e-10,
         max_iter: int = 2000,
     ) -> None:
         self.C = C

@@ -26,7 +26,7 @@ class NCMClassifier(LinearProbe):
     class_weight : {None, "balanced", "group"} or mapping, default=None
         Weigh rows, classes, or label x environment groups equally (``group`` needs ``env`` in `fit`), or
         every class as the mapping says.
-    tol : float, default=1e-8
+    tol : float, default=1e-10
         Gradient norm within the constraint at which the fit stops.
     max_iter : int, default=2000
 
@@ -69,7 +69,7 @@ class NCMClassifier(LinearProbe):
         C: float = 1.0,
         *,
         class_weight: ClassWeight = None,
-        tol: float = 1e-8,
+        tol: float = 1e-10,
         max_iter: int = 2000,
     ) -> None:
         self.r = r

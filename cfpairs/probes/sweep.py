@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cfpairs.config import DEFAULT_RIDGE
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.probes.base import encode_labels
-from cfpairs.probes.solver import LinearFits, fit_logistic, principal_axes
+from cfpairs.probes.solver import LinearFits, decide, fit_logistic, principal_axes
 from cfpairs.subspace import Directions, check_rank, difference_directions
 
 __all__ = ["Setting", "Sweep", "fit_sweep", "settings_grid"]
@@ -58,6 +58,10 @@ class Sweep:
     def logits(self, X: NDArray[Any]) -> Array:
         """Logits of every fit, shape (n, f, c); c is 1 for two classes."""
         return np.asarray(self.fits.logits(X), np.float64)
+
+    def decide(self, logits: Array) -> NDArray[Any]:
+        """Labels that logits stand for, shape (n, f)."""
+        return self.classes[decide(logits)]
 
 
 def settings_grid(methods: Sequence[str], ranks: Sequence[int], C: Sequence[float]) -> tuple[Setting, ...]:
@@ -159,6 +163,7 @@ def solve_settings(
     Q: NDArray[Any] | None,
     *,
     sample_weight: NDArray[Any] | None = None,
+    start: LinearFits | None = None,
     tol: float = 1e-6,
     max_iter: int = 2000,
 ) -> Sweep:
@@ -172,6 +177,7 @@ def solve_settings(
         ranks=np.array([s.r for s in settings]),
         Q=Q,
         sample_weight=sample_weight,
+        start=start,
         tol=tol,
         max_iter=max_iter,
     )

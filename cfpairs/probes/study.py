@@ -1,0 +1,407 @@
+"""One probe run: every pair set, method, rank and ridge; a choice by every rule; the test figures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfpairs.config import ProbeConfig, parse_r
+from cfpairs.errors import DataError
+from cfpairs.metrics import Groups, evaluate, group_accuracies, wilson_interval
+from cfpairs.probes.crossfit import (
+    ItemRows,
+    PairRows,
+    cross_fit_pairs,
+    fold_directions,
+    in_domain_average,
+)
+from cfpairs.probes.solver import LinearFits, principal_axes
+from cfpairs.probes.sweep import Setting, Sweep, settings_grid, solve_settings
+from cfpairs.progress import SILENT, Progress
+from cfpairs.selection import Choice, PairScores, best_average, choose_by_pairs
+from cfpairs.subspace import Directions, difference_directions
+
+__all__ = ["AUTO_RANKS", "Study", "run_study"]
+
+Array = NDArray[np.float64]
+
+AUTO_RANKS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+"""Ranks that ``r = auto`` chooses among, as far as the pairs' rank allows."""
+
+GRID_TOL = 1e-4
+FINAL_TOL = 1e-8
+
+
+@dataclass
+class Study:
+    """What a probe run found.
+
+    Attributes
+    ----------
+    results : list of dict
+        Rows of ``RESULTS``: the setting that each rule chose, by seed, then the mean over seeds.
+    grid : list of dict
+        One row a fit: pair_set, method, r, C, worst_group, average on test, iterations, gradient_norm.
+    curves : list of dict
+        Test figures at every rank, C chosen by the first rule at that rank.
+    predictions : list of dict
+        Test predictions of every chosen setting.
+    coefficients : dict of str to ndarray
+        ``pair_set/method/selection/seed/{coef,intercept}``, for preprocessed embeddings.
+    notes : list of str
+        What the user should know.
+    """
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    grid: list[dict[str, Any]] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    coefficients: dict[str, NDArray[Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def run_study(
+    train: ItemRows,
+    test: ItemRows,
+    pair_sets: Sequence[PairRows],
+    config: ProbeConfig,
+    progress: Progress = SILENT,
+) -> Study:
+    """Fit, choose and measure.
+
+    Parameters
+    ----------
+    train, test : ItemRows
+        Preprocessed alike.
+    pair_sets : sequence of PairRows
+        May be empty when only ``erm`` is asked for.
+    config : ProbeConfig
+
+    Raises
+    ------
+    DataError
+        If a split is empty, training items have one class, a pair set has no pair, or r is over the rank.
+    """
+    for rows, name in ((train, "train"), (test, "test")):
+        if not rows.ids:
+            raise DataError(f"the {name} split has no item with an embedding")
+    if "ncm" in config.methods and not pair_sets:
+        raise DataError("ncm needs a pair set", got="none", remedy="run 'cfpairs build --method edit' first")
+    axes = principal_axes(train.X)
+    bench = _Bench(_turned(train, axes), _turned(test, axes), axes, config)
+    steps = len(pair_sets) * (len(config.seeds) + 1) or 1
+    with progress.task("probes", steps) as advance:
+        for pairs in pair_sets or (None,):
+            bench.pair_set(pairs if pairs is None else pairs.turned(axes), advance)
+    bench.study.results.extend(_means_over_seeds(bench.study.results))
+    return bench.study
+
+
+def _turned(rows: ItemRows, axes: Array) -> ItemRows:
+    return ItemRows(rows.ids, rows.X @ axes, rows.y, rows.env, rows.subject)
+
+
+class _Bench:
+    """The run while it goes on; all rows stand in the training items' principal axes."""
+
+    def __init__(self, train: ItemRows, test: ItemRows, axes: Array, config: ProbeConfig) -> None:
+        self.train, self.test, self.axes, self.config = train, test, axes, config
+        self.groups = Groups(np.concatenate([train.y, test.y]), np.concatenate([train.env, test.env]))
+        self.train_counts = self.groups.counts(train.y, train.env)
+        self.test_codes = self.groups.codes(test.y, test.env)
+        self.study = Study()
+        self.shared_rules_done: set[str] = set()
+
+    def pair_set(self, pairs: PairRows | None, advance: Any) -> None:
+        """Everything about one pair set; None fits only what needs no pairs."""
+        begun = time.perf_counter()
+        rules = [r for r in self.config.selection if pairs is not None or r != "pairs"] or ["in-domain"]
+        found = None if pairs is None else self._directions(pairs)
+        folds = {} if pairs is None or "pairs" not in rules else self._folds(pairs)
+        settings = self._settings(pairs, found, folds)
+        sweep = solve_settings(
+            self.train.X, self.train.y, settings, None if found is None else found.vectors, tol=GRID_TOL
+        )
+        seconds = time.perf_counter() - begun
+        accuracy = self._grid_rows(pairs, sweep)
+        advance(1)
+        for seed in self.config.seeds:
+            scores = None
+            if pairs is not None and seed in folds:
+                scores = cross_fit_pairs(self.train, pairs, settings, *folds[seed])
+            chosen = self._choose(rules, settings, scores, accuracy, found, seed)
+            self._record(pairs, sweep, chosen, scores, found, seed, seconds)
+            if seed == self.config.seeds[0] and pairs is not None:
+                self._curve(pairs, sweep, scores, accuracy, rules[0])
+            advance(1)
+        self.shared_rules_done.update(r for r in rules if r != "pairs")
+
+    def _directions(self, pairs: PairRows) -> Directions:
+        if not len(pairs):
+            raise DataError(
+                f"pair set {pairs.name!r} has no usable pair",
+                got="0 with status ok and both embeddings",
+                remedy="see its card.md and failures.parquet",
+            )
+        return difference_directions(pairs.differences)
+
+    def _folds(self, pairs: PairRows) -> dict[int, tuple[NDArray[np.int64], list[Directions]]]:
+        limit = max(parse_r(self.config.r) or AUTO_RANKS)
+        made = {}
+        for seed in self.config.seeds:
+            fold = pairs.folds(self.config.folds, seed)
+            made[seed] = (fold, fold_directions(pairs, fold, limit))
+        return made
+
+    def _settings(
+        self,
+        pairs: PairRows | None,
+        found: Directions | None,
+        folds: dict[int, tuple[NDArray[np.int64], list[Directions]]],
+    ) -> tuple[Setting, ...]:
+        methods = [m for m in self.config.methods if pairs is not None or m == "erm"]
+        ranks = parse_r(self.config.r)
+        if pairs is None or found is None:
+            return settings_grid(methods, (0,), self.config.C)
+        in_folds = min((d.rank for _, each in folds.values() for d in each), default=found.rank)
+        if ranks is None:
+            ranks = tuple(r for r in AUTO_RANKS if r <= min(found.rank, max(in_folds, 1)))
+            if not ranks:
+                raise DataError(f"all pairs of {pairs.name!r} have a difference of zero", got=len(pairs))
+        elif max(ranks) > found.rank:
+            raise DataError(
+                f"r is over the rank of pair set {pairs.name!r}",
+                got=f"r = {max(ranks)}",
+                expected=f"at most {found.rank}, the rank of its {len(pairs)} pairs",
+                remedy="lower --r or build more pairs",
+            )
+        elif max(ranks) > in_folds:
+            self.study.notes.append(
+                f"{pairs.name}: r = {max(ranks)} is over the rank {in_folds} of the pairs outside a fold; "
+                "the rule 'pairs' used all of their directions there"
+            )
+        return settings_grid(methods, ranks, self.config.C)
+
+    def _grid_rows(self, pairs: PairRows | None, sweep: Sweep) -> Array:
+        """Record every fit; returns test accuracies by group, shape (f, groups)."""
+        predicted = sweep.predict(self.test.X)
+        accuracy = group_accuracies(predicted, self.test.y, self.test_codes, len(self.groups))
+        average = (predicted == self.test.y[:, None]).mean(axis=0)
+        for i, setting in enumerate(sweep.settings):
+            self.study.grid.append(
+                {
+                    "pair_set": None if pairs is None else pairs.name,
+                    "method": setting.method,
+                    "r": setting.r,
+                    "C": setting.C,
+                    "worst_group": float(np.nanmin(accuracy[i])),
+                    "average": float(average[i]),
+                    "iterations": int(sweep.fits.iterations[i]),
+                    "gradient_norm": float(sweep.fits.gradient_norm[i]),
+                }
+            )
+        return accuracy
+
+    def _choose(
+        self,
+        rules: Sequence[str],
+        settings: Sequence[Setting],
+        scores: PairScores | None,
+        accuracy: Array,
+        found: Directions | None,
+        seed: int,
+    ) -> dict[tuple[str, str], Choice]:
+        """What every rule chooses for every method."""
+        chosen: dict[tuple[str, str], Choice] = {}
+        in_domain = in_domain_average(self.train, settings, found, seed) if "in-domain" in rules else None
+        for method in dict.fromkeys(s.method for s in settings):
+            of = np.array([i for i, s in enumerate(settings) if s.method == method])
+            r = np.array([settings[i].r for i in of])
+            C = np.array([settings[i].C for i in of])
+            for rule in rules:
+                if rule != "pairs" and method == "erm" and rule in self.shared_rules_done:
+                    continue
+                if rule == "pairs" and scores is not None:
+                    choice = choose_by_pairs(scores.take(of), r, C)
+                elif rule == "in-domain" and in_domain is not None:
+                    choice = best_average(in_domain[of], r, C)
+                else:
+                    choice = best_average(np.nanmin(accuracy[of], axis=1), r, C)
+                chosen[method, rule] = Choice(
+                    int(of[choice.index]), choice.score, choice.standard_error, choice.best_score
+                )
+        return chosen
+
+    def _record(
+        self,
+        pairs: PairRows | None,
+        sweep: Sweep,
+        chosen: dict[tuple[str, str], Choice],
+        scores: PairScores | None,
+        found: Directions | None,
+        seed: int,
+        seconds: float,
+    ) -> None:
+        """Fit the chosen settings to full precision and record what they do on test."""
+        wanted = sorted({choice.index for choice in chosen.values()})
+        start = LinearFits(*(getattr(sweep.fits, name)[wanted] for name in _FIT_ARRAYS))
+        final = solve_settings(
+            self.train.X,
+            self.train.y,
+            [sweep.settings[i] for i in wanted],
+            None if found is None else found.vectors,
+            start=start,
+            tol=FINAL_TOL,
+        )
+        logits = final.logits(self.test.X)
+        predicted = final.decide(logits)
+        for (method, rule), choice in chosen.items():
+            place = wanted.index(choice.index)
+            setting = sweep.settings[choice.index]
+            shared = pairs is None or (method == "erm" and rule != "pairs")
+            name = None if shared or pairs is None else pairs.name
+            result = evaluate(
+                self.test.y, predicted[:, place], self.test.env,
+                groups=self.groups, train_counts=self.train_counts,
+            )  # fmt: skip
+            tried = sum(s.method == method for s in sweep.settings)
+            params = {
+                "C": setting.C,
+                "score": choice.score,
+                "best_score": choice.best_score,
+                "standard_error": choice.standard_error,
+                "settings_tried": tried,
+                "gradient_norm": float(final.fits.gradient_norm[place]),
+                "worst_label": result.worst.label,
+                "worst_env": result.worst.env,
+                "worst_n": result.worst.n,
+            }
+            self.study.results.append(
+                {
+                    "pair_set": name,
+                    "method": method,
+                    "r": setting.r,
+                    "selection": rule,
+                    "seed": seed,
+                    "worst_group": result.worst_group,
+                    "worst_group_low": result.worst_group_low,
+                    "worst_group_high": result.worst_group_high,
+                    "average": result.average,
+                    "adjusted": result.adjusted,
+                    "flip_rate": None if scores is None else float(scores.flip_rate[choice.index]),
+                    "n_pairs": None if name is None or pairs is None else len(pairs),
+                    "seconds": seconds * tried / len(sweep.settings),
+                    "params": json.dumps(params),
+                }
+            )
+            self._keep(name, method, rule, seed, final.fits, place, found, setting.r)
+            self.study.predictions.extend(
+                {
+                    "item_id": item,
+                    "pair_set": name,
+                    "method": method,
+                    "selection": rule,
+                    "seed": seed,
+                    "label": int(truth),
+                    "predicted": int(guess),
+                    "logits": [float(v) for v in z],
+                }
+                for item, truth, guess, z in zip(
+                    self.test.ids, self.test.y, predicted[:, place], logits[:, place], strict=True
+                )
+            )
+
+    def _keep(
+        self,
+        name: str | None,
+        method: str,
+        rule: str,
+        seed: int,
+        fits: LinearFits,
+        place: int,
+        found: Directions | None,
+        r: int,
+    ) -> None:
+        coef = fits.coef[place] @ self.axes.T
+        if found is not None and r:
+            top = self.axes @ found.top(r)
+            coef -= (coef @ top) @ top.T
+        key = f"{name or 'none'}/{method}/{rule}/{seed}"
+        self.study.coefficients[f"{key}/coef"] = np.ascontiguousarray(coef)
+        self.study.coefficients[f"{key}/intercept"] = np.ascontiguousarray(fits.intercept[place])
+
+    def _curve(
+        self, pairs: PairRows, sweep: Sweep, scores: PairScores | None, accuracy: Array, rule: str
+    ) -> None:
+        """Test figures at every rank, C chosen by the first rule (by ``pairs`` where it was run)."""
+        predicted: NDArray[Any] | None = None
+        for method in dict.fromkeys(s.method for s in sweep.settings):
+            for r in sorted({s.r for s in sweep.settings if s.method == method}):
+                of = np.array([i for i, s in enumerate(sweep.settings) if (s.method, s.r) == (method, r)])
+                C = np.array([sweep.settings[i].C for i in of])
+                if scores is None:
+                    return
+                best = int(of[choose_by_pairs(scores.take(of), np.full(len(of), r), C).index])
+                if predicted is None:
+                    predicted = sweep.predict(self.test.X)
+                right = predicted[:, best] == self.test.y
+                worst = int(np.nanargmin(accuracy[best]))
+                rows = self.test_codes == worst
+                low, high = wilson_interval(right[rows].sum(), rows.sum())
+                self.study.curves.append(
+                    {
+                        "pair_set": pairs.name,
+                        "method": method,
+                        "r": r,
+                        "C": sweep.settings[best].C,
+                        "worst_group": float(accuracy[best, worst]),
+                        "worst_group_low": float(low),
+                        "worst_group_high": float(high),
+                        "average": float(right.mean()),
+                    }
+                )
+
+
+_FIT_ARRAYS = ("coef", "intercept", "gradient_norm", "iterations")
+_AVERAGED = ("worst_group", "worst_group_low", "worst_group_high", "average", "adjusted")
+
+
+def _means_over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a (pair set, method, rule): means over seeds, the rank that was chosen most often."""
+    together: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        together.setdefault((row["pair_set"], row["method"], row["selection"]), []).append(row)
+    means = []
+    for same in together.values():
+        every = [json.loads(row["params"]) for row in same]
+        ranks = Counter(row["r"] for row in same)
+        r = min(ranks, key=lambda rank: (-ranks[rank], rank))
+        of_r = [p for p, row in zip(every, same, strict=True) if row["r"] == r]
+        worst = np.array([row["worst_group"] for row in same])
+        flips = [row["flip_rate"] for row in same if row["flip_rate"] is not None]
+        params = of_r[0] | {
+            "score": float(np.mean([p["score"] for p in every])),
+            "seeds": [row["seed"] for row in same],
+            "r_by_seed": [row["r"] for row in same],
+            "C_by_seed": [p["C"] for p in every],
+            "worst_group_sd": float(worst.std(ddof=1)) if len(worst) > 1 else 0.0,
+        }
+        means.append(
+            same[0]
+            | {key: float(np.mean([row[key] for row in same])) for key in _AVERAGED}
+            | {
+                "r": r,
+                "seed": None,
+                "flip_rate": float(np.mean(flips)) if flips else None,
+                "seconds": float(np.sum([row["seconds"] for row in same]) / len(same)),
+                "params": json.dumps(params),
+            }
+        )
+    return means
