@@ -89,7 +89,7 @@ class EncoderConfig(Strict):
     part_rows: Annotated[int, Field(ge=1)] = 512
     store: Literal["float32", "float16"] = "float32"
     workers: Annotated[int, Field(ge=1, le=64)] = 2
-    engine: Literal["local", "ray"] = "local"
+    engine: Literal["local"] = "local"
 
 
 class PreprocessConfig(Strict):

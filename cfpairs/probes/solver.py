@@ -15,6 +15,7 @@ Cholesky factor are factors of leading blocks, one factorisation serves every r 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,11 @@ class LinearFits:
     intercept: Array
     gradient_norm: Array
     iterations: NDArray[np.int64]
+
+    def take(self, fits: Sequence[int]) -> LinearFits:
+        """Some of the fits, in the given order."""
+        of = np.asarray(fits, np.int64)
+        return LinearFits(self.coef[of], self.intercept[of], self.gradient_norm[of], self.iterations[of])
 
     def logits(self, X: NDArray[Any]) -> Array:
         """Logits of every fit, shape (n, f, c)."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from cfpairs.config import ProbeConfig, parse_r
@@ -22,6 +21,7 @@ from cfpairs.probes.crossfit import (
     fold_directions,
     in_domain_average,
 )
+from cfpairs.probes.records import means_over_seeds, prediction_table, result_row
 from cfpairs.probes.solver import LinearFits, principal_axes
 from cfpairs.probes.sweep import Setting, Sweep, settings_grid, solve_settings
 from cfpairs.progress import SILENT, Progress
@@ -51,8 +51,8 @@ class Study:
         One row a fit: pair_set, method, r, C, worst_group, average on test, iterations, gradient_norm.
     curves : list of dict
         Test figures at every rank, C chosen by the first rule at that rank.
-    predictions : list of dict
-        Test predictions of every chosen setting.
+    predictions : list of pyarrow.Table
+        Test predictions of every chosen setting, one table each.
     coefficients : dict of str to ndarray
         ``pair_set/method/selection/seed/{coef,intercept}``, for preprocessed embeddings.
     notes : list of str
@@ -62,7 +62,7 @@ class Study:
     results: list[dict[str, Any]] = field(default_factory=list)
     grid: list[dict[str, Any]] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)
-    predictions: list[dict[str, Any]] = field(default_factory=list)
+    predictions: list[pa.Table] = field(default_factory=list)
     coefficients: dict[str, NDArray[Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -100,7 +100,7 @@ def run_study(
     with progress.task("probes", steps) as advance:
         for pairs in pair_sets or (None,):
             bench.pair_set(pairs if pairs is None else pairs.turned(axes), advance)
-    bench.study.results.extend(_means_over_seeds(bench.study.results))
+    bench.study.results.extend(means_over_seeds(bench.study.results))
     return bench.study
 
 
@@ -251,7 +251,7 @@ class _Bench:
     ) -> None:
         """Fit the chosen settings to full precision and record what they do on test."""
         wanted = sorted({choice.index for choice in chosen.values()})
-        start = LinearFits(*(getattr(sweep.fits, name)[wanted] for name in _FIT_ARRAYS))
+        start = sweep.fits.take(wanted)
         final = solve_settings(
             self.train.X,
             self.train.y,
@@ -272,49 +272,32 @@ class _Bench:
                 groups=self.groups, train_counts=self.train_counts,
             )  # fmt: skip
             tried = sum(s.method == method for s in sweep.settings)
-            params = {
-                "C": setting.C,
-                "score": choice.score,
-                "best_score": choice.best_score,
-                "standard_error": choice.standard_error,
-                "settings_tried": tried,
-                "gradient_norm": float(final.fits.gradient_norm[place]),
-                "worst_label": result.worst.label,
-                "worst_env": result.worst.env,
-                "worst_n": result.worst.n,
-            }
             self.study.results.append(
-                {
-                    "pair_set": name,
-                    "method": method,
-                    "r": setting.r,
-                    "selection": rule,
-                    "seed": seed,
-                    "worst_group": result.worst_group,
-                    "worst_group_low": result.worst_group_low,
-                    "worst_group_high": result.worst_group_high,
-                    "average": result.average,
-                    "adjusted": result.adjusted,
-                    "flip_rate": None if scores is None else float(scores.flip_rate[choice.index]),
-                    "n_pairs": None if name is None or pairs is None else len(pairs),
-                    "seconds": seconds * tried / len(sweep.settings),
-                    "params": json.dumps(params),
-                }
+                result_row(
+                    name,
+                    setting,
+                    rule,
+                    seed,
+                    choice,
+                    result,
+                    tried=tried,
+                    gradient_norm=float(final.fits.gradient_norm[place]),
+                    flip_rate=None if scores is None else float(scores.flip_rate[choice.index]),
+                    n_pairs=None if name is None or pairs is None else len(pairs),
+                    seconds=seconds * tried / len(sweep.settings),
+                )
             )
             self._keep(name, method, rule, seed, final.fits, place, found, setting.r)
-            self.study.predictions.extend(
-                {
-                    "item_id": item,
-                    "pair_set": name,
-                    "method": method,
-                    "selection": rule,
-                    "seed": seed,
-                    "label": int(truth),
-                    "predicted": int(guess),
-                    "logits": [float(v) for v in z],
-                }
-                for item, truth, guess, z in zip(
-                    self.test.ids, self.test.y, predicted[:, place], logits[:, place], strict=True
+            self.study.predictions.append(
+                prediction_table(
+                    self.test.ids,
+                    self.test.y,
+                    predicted[:, place],
+                    logits[:, place],
+                    name,
+                    setting,
+                    rule,
+                    seed,
                 )
             )
 
@@ -367,41 +350,3 @@ class _Bench:
                         "average": float(right.mean()),
                     }
                 )
-
-
-_FIT_ARRAYS = ("coef", "intercept", "gradient_norm", "iterations")
-_AVERAGED = ("worst_group", "worst_group_low", "worst_group_high", "average", "adjusted")
-
-
-def _means_over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a (pair set, method, rule): means over seeds, the rank that was chosen most often."""
-    together: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        together.setdefault((row["pair_set"], row["method"], row["selection"]), []).append(row)
-    means = []
-    for same in together.values():
-        every = [json.loads(row["params"]) for row in same]
-        ranks = Counter(row["r"] for row in same)
-        r = min(ranks, key=lambda rank: (-ranks[rank], rank))
-        of_r = [p for p, row in zip(every, same, strict=True) if row["r"] == r]
-        worst = np.array([row["worst_group"] for row in same])
-        flips = [row["flip_rate"] for row in same if row["flip_rate"] is not None]
-        params = of_r[0] | {
-            "score": float(np.mean([p["score"] for p in every])),
-            "seeds": [row["seed"] for row in same],
-            "r_by_seed": [row["r"] for row in same],
-            "C_by_seed": [p["C"] for p in every],
-            "worst_group_sd": float(worst.std(ddof=1)) if len(worst) > 1 else 0.0,
-        }
-        means.append(
-            same[0]
-            | {key: float(np.mean([row[key] for row in same])) for key in _AVERAGED}
-            | {
-                "r": r,
-                "seed": None,
-                "flip_rate": float(np.mean(flips)) if flips else None,
-                "seconds": float(np.sum([row["seconds"] for row in same]) / len(same)),
-                "params": json.dumps(params),
-            }
-        )
-    return means

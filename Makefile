@@ -1,0 +1,37 @@
+# Every target sets itself up: python3 >= 3.11, pip and make are all that is needed.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench clean
+.DEFAULT_GOAL := test
+
+demo: $(READY)
+	$(BIN)/cfpairs demo --out cfpairs-demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(READY)
+	$(BIN)/python pipelines/bench_encoders.py
+	$(BIN)/python pipelines/bench_sweep.py
+
+# uv resolves torch and torchvision as one; it is installed into the environment itself.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("cfpairs needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { $(PYTHON) -m pip install --quiet --user uv && $(PYTHON) -m uv venv --quiet --clear --seed $(VENV); }
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) cfpairs-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,409 @@
+"""The commands. Every heavy import waits until a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from cfpairs.errors import CfpairsError, ConfigError
+
+if TYPE_CHECKING:
+    from cfpairs.workflow import Context, StageResult
+
+app = typer.Typer(
+    name="cfpairs",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Curate counterfactual image pairs, measure their quality, and probe without the shortcut.",
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration; default cfpairs.yaml, else the workspace's own."),
+]
+WorkspaceOption = Annotated[
+    Path | None, typer.Option("--workspace", "-w", help="Folder of results; overrides the configuration.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Overrides the configuration's seed.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+
+
+def main() -> None:
+    """Run the command line; every error that is meant for the user is one line."""
+    try:
+        code = app(standalone_mode=False)
+    except CfpairsError as error:
+        _fail(error)
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)  # noqa: T201
+        raise SystemExit(130) from None
+    except OSError as error:
+        # A full disk or a folder that vanished while a library wrote: no fault of the program.
+        _fail(CfpairsError(f"the system refused: {error.strerror or error}", got=error.filename))
+    except MemoryError:
+        _fail(CfpairsError("memory ran out", remedy="lower encoder.batch_size or use fewer items"))
+    except Exception as error:
+        # Typer's own usage errors know how to show themselves; what remains is a bug and keeps its trace.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        raise SystemExit(getattr(error, "exit_code", 2)) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: CfpairsError) -> NoReturn:
+    print(f"cfpairs: {error}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(error.exit_code) from None
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"cfpairs {version('cfpairs')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _context(config: Path | None, workspace: Path | None, seed: int | None, quiet: bool) -> Context:
+    from cfpairs.terminal import RichProgress
+    from cfpairs.workflow import Context, find_config
+
+    found, _ = find_config(config, workspace, seed)
+    return Context(found, RichProgress(quiet=quiet))
+
+
+@contextmanager
+def _working(config: Path | None, workspace: Path | None, seed: int | None, quiet: bool) -> Iterator[Context]:
+    """The context of a command that writes: the workspace is locked and knows its configuration."""
+    from cfpairs.terminal import RichProgress
+    from cfpairs.workflow import Context, find_config, keep_config
+
+    found, source = find_config(config, workspace, seed)
+    context = Context(found, RichProgress(quiet=quiet))
+    with context.workspace.lock():
+        keep_config(context, source)
+        yield context
+
+
+class _Output:
+    """Prints results as they come, or all of them as one JSON object at the end."""
+
+    def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        self.quiet, self.as_json = quiet, as_json
+        self.stages: list[dict[str, Any]] = []
+
+    def stage(self, result: StageResult) -> None:
+        self.stages.append(
+            {"stage": result.stage, "made": result.made, "notes": list(result.notes), **result.data}
+        )
+        if not self.quiet and not self.as_json:
+            if result.view is not None:
+                self.show(lambda: result.view)
+            typer.echo(result.summary)
+            for note in result.notes:
+                typer.echo(f"  note: {note}")
+
+    def show(self, make: Callable[[], Any]) -> None:
+        """Print a rich renderable, unless quiet or for programs."""
+        if not self.quiet and not self.as_json:
+            from cfpairs.terminal import make_console
+
+            make_console().print(make())
+
+    def end(self, **more: Any) -> None:
+        if self.as_json:
+            typer.echo(json.dumps({"stages": self.stages, **more}, indent=1))
+
+
+@app.command()
+def init(
+    preset: Annotated[str, typer.Argument(help="Kind of data set: see 'cfpairs list'.")],
+    root: Annotated[Path, typer.Option("--root", help="Folder of the data set.")],
+    out: Annotated[Path, typer.Option("--out", help="Configuration file to write.")] = Path("cfpairs.yaml"),
+    workspace: WorkspaceOption = None,
+    seed: SeedOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing configuration.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a configuration and show the groups of the data."""
+    from cfpairs.terminal import RichProgress, group_view
+    from cfpairs.workflow import Context
+    from cfpairs.workflow.start import scan_data, starting_config
+
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists already", remedy="choose another --out, or --force to replace it")
+    config, text = starting_config(preset, root, out, workspace, seed)
+    groups, warnings = scan_data(Context(config, RichProgress(quiet=quiet)))
+    from cfpairs.tables import write_bytes
+
+    write_bytes(out, text.encode())
+    output = _Output(quiet=quiet, as_json=as_json)
+    output.show(lambda: group_view(groups))
+    if not quiet and not as_json:
+        for line in warnings:
+            typer.echo(f"  note: {line}")
+        typer.echo(f"wrote {out}; next: cfpairs run -c {out}")
+    output.end(config=str(out), groups=groups, warnings=warnings)
+
+
+@app.command()
+def build(
+    method: Annotated[
+        str | None, typer.Option("--method", help="How pairs are made: see 'cfpairs list'.")
+    ] = None,
+    pairs: Annotated[int | None, typer.Option("--pairs", min=1, help="How many pairs to make.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the pair set; default the method.")
+    ] = None,
+    from_: Annotated[Path | None, typer.Option("--from", help="File of pairs, for method import.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build again even if nothing changed.")] = False,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = None,
+    seed: SeedOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build one pair set, or all of the configuration."""
+    from cfpairs.workflow import build_pairs
+    from cfpairs.workflow.start import pair_config
+
+    output = _Output(quiet=quiet, as_json=as_json)
+    with _working(config, workspace, seed, quiet) as context:
+        if method is None and name is None:
+            if pairs is not None or from_ is not None:
+                raise ConfigError("--pairs and --from need to know which pair set", remedy="add --method")
+            wanted = list(context.config.pairs)
+        else:
+            wanted = [pair_config(context.config, method, name, pairs, from_)]
+        for pair in wanted:
+            output.stage(build_pairs(context, pair, force=force))
+    output.end()
+
+
+@app.command()
+def embed(
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="lite | open_clip:MODEL/TAG | open_clip:MODEL@FILE")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto | cpu | cuda")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="local")] = None,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = None,
+    seed: SeedOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode every item that has no embedding yet."""
+    from cfpairs import workflow
+    from cfpairs.workflow.start import change
+
+    output = _Output(quiet=quiet, as_json=as_json)
+    with _working(config, workspace, seed, quiet) as context:
+        wanted = change(context.config, "encoder", spec=encoder, device=device, engine=engine)
+        output.stage(workflow.embed(context.with_config(encoder=wanted.encoder)))
+    output.end()
+
+
+@app.command()
+def probe(
+    r: Annotated[
+        str | None, typer.Option("--r", help="auto | 16 | 4,8,16 | 0:64 (both ends included)")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="Probe; may be repeated; 'all' for every one.")
+    ] = None,
+    pair_set: Annotated[
+        list[str] | None, typer.Option("--pair-set", help="Pair set; may be repeated; default all.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option("--encoder", help="Whose embeddings to use.")] = None,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = None,
+    seed: SeedOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit the probes and measure worst-group accuracy."""
+    from cfpairs import workflow
+    from cfpairs.registry import available
+    from cfpairs.workflow.start import change
+
+    output = _Output(quiet=quiet, as_json=as_json)
+    with _working(config, workspace, seed, quiet) as context:
+        methods = sorted(available("probes")) if method and "all" in method else method
+        wanted = change(context.config, "probe", r=r, methods=methods)
+        wanted = change(wanted, "encoder", spec=encoder)
+        changed = context.with_config(probe=wanted.probe, encoder=wanted.encoder)
+        result = workflow.probe(changed, pair_set or ())
+        output.stage(result)
+        output.show(lambda: _results_view(result))
+    output.end()
+
+
+def _results_view(result: StageResult) -> Any:
+    from cfpairs.terminal import results_view
+
+    return results_view(result.data["results"])
+
+
+@app.command()
+def report(
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    encoder: Annotated[str | None, typer.Option("--encoder", help="Whose embeddings to use.")] = None,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = None,
+    seed: SeedOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write report.html and report.json from the latest probe run."""
+    from cfpairs import workflow
+    from cfpairs.workflow.start import change
+
+    output = _Output(quiet=quiet, as_json=as_json)
+    with _working(config, workspace, seed, quiet) as context:
+        wanted = change(context.config, "encoder", spec=encoder)
+        result = workflow.report(context.with_config(encoder=wanted.encoder))
+    output.stage(result)
+    output.end()
+    if open_page:
+        typer.launch(Path(result.data["html"]).as_uri())
+
+
+@app.command()
+def run(
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the whole configuration and stop.")
+    ] = False,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = None,
+    seed: SeedOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make every stage that is missing or stale, in order."""
+    if print_config:
+        from cfpairs.config import dump_config
+
+        typer.echo(dump_config(_context(config, workspace, seed, quiet).config), nl=False)
+        return
+    output = _Output(quiet=quiet, as_json=as_json)
+    with _working(config, workspace, seed, quiet) as context:
+        _run(context, output)
+    output.end()
+
+
+def _run(context: Context, output: _Output) -> None:
+    from cfpairs.workflow import run_stages
+
+    for result in run_stages(context):
+        output.stage(result)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("cfpairs-demo"),
+    seed: SeedOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run everything on handwritten digits over photographs, offline."""
+    from cfpairs.workflow.start import demo_config
+
+    output = _Output(quiet=quiet, as_json=as_json)
+    path = demo_config(out, seed)
+    with _working(path, None, None, quiet) as context:
+        _run(context, output)
+    output.end()
+
+
+@app.command()
+def status(
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = None,
+    seed: SeedOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which stages are done, stale or missing."""
+    from dataclasses import asdict
+
+    from cfpairs.workflow import stage_states
+
+    states = stage_states(_context(config, workspace, seed, quiet))
+    output = _Output(quiet=quiet, as_json=as_json)
+    output.show(lambda: _state_view(states))
+    if as_json:
+        typer.echo(json.dumps({"stages": [asdict(s) for s in states]}, indent=1))
+
+
+def _state_view(states: Any) -> Any:
+    from cfpairs.terminal import state_view
+
+    return state_view(states)
+
+
+@app.command()
+def doctor(
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what this machine can do, and the remedy for what it cannot."""
+    from dataclasses import asdict
+
+    from cfpairs.workflow.doctor import examine
+
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps({"findings": [asdict(f) for f in findings]}, indent=1))
+    elif not quiet:
+        for finding in findings:
+            typer.echo(finding.line)
+    if any(f.level == "error" for f in findings):
+        raise SystemExit(1)
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[str | None, typer.Argument(help="datasets | pairs | editors | encoders | probes")] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every name that can be used."""
+    from cfpairs.registry import KINDS, entries
+
+    kinds = KINDS if kind is None else (kind,)
+    found = {k: {name: entry.summary for name, entry in entries(k).items()} for k in kinds}
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    elif not quiet:
+        for k, names in found.items():
+            typer.echo(k)
+            width = max(map(len, names), default=0)
+            for name, summary in names.items():
+                typer.echo(f"  {name:<{width}}  {summary}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Stage ``pairs:NAME``: a builder makes one pair set."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cfpairs.config import PairConfig, parse_options
+from cfpairs.encoders import open_encoder
+from cfpairs.errors import ConfigError, DataError
+from cfpairs.pairs.base import BuildInputs, PairSet
+from cfpairs.registry import resolve
+from cfpairs.tables import (
+    MANIFEST,
+    PAIRS,
+    Embeddings,
+    file_metadata,
+    fingerprint,
+    load_manifest,
+    read_embeddings,
+    write_bytes,
+    write_table,
+)
+from cfpairs.workflow.context import Context, StageResult, source_items
+from cfpairs.workflow.embed import embed_missing
+from cfpairs.workflow.manifest import make_manifest, source_digest
+
+__all__ = ["build_pairs", "needs_embeddings", "open_builder", "pairs_state"]
+
+
+def open_builder(pair: PairConfig) -> Any:
+    """The builder of a pair set, its options checked."""
+    kind = resolve("pairs", pair.method)
+    return kind(parse_options(kind.Options, pair.options, f"options of pair set {pair.set_name!r}"))
+
+
+def needs_embeddings(pair: PairConfig) -> bool:
+    """Whether the builder looks at embeddings."""
+    return bool(resolve("pairs", pair.method).needs_embeddings)
+
+
+def _seed(context: Context, pair: PairConfig) -> int:
+    return context.config.seed if pair.seed is None else pair.seed
+
+
+def _fingerprint(context: Context, pair: PairConfig, builder: Any) -> str:
+    encoder_id = open_encoder(context.config.encoder).info.id if builder.needs_embeddings else None
+    return fingerprint(
+        "pairs",
+        pair.method,
+        builder.version,
+        parse_options(builder.Options, pair.options, "options").model_dump(mode="json"),
+        pair.pairs,
+        _seed(context, pair),
+        source_digest(context),
+        encoder_id,
+        None if pair.from_ is None else _file_hash(pair.from_),
+    )
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}", got=error.strerror or str(error)) from error
+
+
+def pairs_state(context: Context, pair: PairConfig) -> tuple[str, str]:
+    """State (``done``, ``stale`` or ``missing``) of a pair set and why."""
+    found = file_metadata(context.workspace.pairs(pair.set_name))
+    if not found:
+        return "missing", ""
+    if found.get("source_digest") != source_digest(context):
+        return "stale", "the manifest changed"
+    if found.get("fingerprint") != _fingerprint(context, pair, open_builder(pair)):
+        return "stale", "its settings changed"
+    return "done", ""
+
+
+def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> StageResult:
+    """Build one pair set, unless it is there with the same inputs and settings.
+
+    Items that the builder makes are added to the manifest before the pairs are written: a process that is
+    killed in between leaves a pair set that is missing and will be built again, never pairs of items that
+    no one knows.
+
+    Raises
+    ------
+    DataError
+        If no pair could be made.
+    """
+    workspace, name = context.workspace, pair.set_name
+    builder = open_builder(pair)
+    make_manifest(context)
+    begun = time.perf_counter()
+    wanted = _fingerprint(context, pair, builder)
+    if not force and file_metadata(workspace.pairs(name)).get("fingerprint") == wanted:
+        return StageResult(
+            f"pairs:{name}", False, f"pairs {name}: up to date", (), {"name": name, "made": False}
+        )
+    manifest = load_manifest(workspace)
+    sources = source_items(manifest)
+    embeddings = _embeddings(context, sources, name) if builder.needs_embeddings else None
+    made: PairSet = builder.build(
+        BuildInputs(
+            workspace=workspace,
+            name=name,
+            manifest=sources,
+            n_pairs=pair.pairs,
+            seed=_seed(context, pair),
+            embeddings=embeddings,
+            source_file=pair.from_,
+            progress=context.progress,
+        )
+    )
+    table = PAIRS.validate(made.pairs)
+    counts = dict(made.counts())
+    if not counts.get("ok"):
+        reasons = [r for r in table["reason"].to_pylist() if r]
+        raise DataError(
+            f"no pair could be made by {pair.method!r}",
+            got=f"{len(table)} tried, such as: {reasons[0]}" if reasons else "no candidate",
+        )
+    _write(context, name, manifest, made, table, wanted)
+    seconds = time.perf_counter() - begun
+    others = "".join(f", {n} {status}" for status, n in sorted(counts.items()) if status != "ok")
+    return StageResult(
+        f"pairs:{name}",
+        True,
+        f"pairs {name}: {counts['ok']} ok{others} in {seconds:.1f} s",
+        made.notes,
+        {"name": name, "made": True, "counts": counts, "seconds": seconds, "cells": _cells(table)},
+    )
+
+
+def _embeddings(context: Context, sources: pa.Table, name: str) -> Embeddings:
+    train = sources.filter(pc.equal(sources["split"], "train"))
+    context.progress.say(f"pairs {name} needs embeddings of {len(train)} training items")
+    report = embed_missing(context, train)
+    return read_embeddings(report.folder)
+
+
+def _write(
+    context: Context, name: str, manifest: pa.Table, made: PairSet, table: pa.Table, wanted: str
+) -> None:
+    workspace = context.workspace
+    stale = workspace.pairs(name)
+    stale.unlink(missing_ok=True)
+    rows = _without_pair_set(manifest, name)
+    if made.items is not None and len(made.items):
+        rows = pa.concat_tables([rows, MANIFEST.validate(made.items)], promote_options="default")
+    if rows is not manifest:
+        write_table(workspace.manifest, rows, MANIFEST, file_metadata(workspace.manifest))
+    write_bytes(workspace.card(name), made.card.encode())
+    write_table(
+        workspace.pairs(name),
+        table,
+        PAIRS,
+        {"fingerprint": wanted, "source_digest": source_digest(context)},
+    )
+    _prune_images(context, name, rows)
+
+
+def _without_pair_set(manifest: pa.Table, name: str) -> pa.Table:
+    if "pair_set" not in manifest.column_names:
+        return manifest
+    same = pc.fill_null(pc.equal(manifest["pair_set"], name), False)
+    return manifest.filter(pc.invert(same)) if pc.any(same).as_py() else manifest
+
+
+def _prune_images(context: Context, name: str, manifest: pa.Table) -> None:
+    """Remove images that an earlier build of the same name left and no item refers to."""
+    folder = context.workspace.pair_images(name)
+    if not folder.is_dir():
+        return
+    known = {context.workspace.file(p) for p in manifest["path"].to_pylist()}
+    known |= {context.workspace.file(p) for p in manifest["mask_path"].to_pylist() if p}
+    for file in folder.rglob("*"):
+        if file.is_file() and file not in known:
+            file.unlink(missing_ok=True)
+
+
+def _cells(table: pa.Table) -> list[dict[str, Any]]:
+    """Number of usable pairs by label and environments."""
+    ok = table.filter(pc.equal(table["status"], "ok"))
+    grouped = ok.group_by(["label", "env_a", "env_b"]).aggregate([([], "count_all")])
+    rows = grouped.sort_by([(c, "ascending") for c in ("label", "env_a", "env_b")]).to_pylist()
+    return [
+        {"label": r["label"], "env_a": r["env_a"], "env_b": r["env_b"], "n": r["count_all"]} for r in rows
+    ]

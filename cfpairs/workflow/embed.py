@@ -1,0 +1,89 @@
+"""Stage ``embeddings``: every item that has none yet is encoded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from cfpairs.embedding import EmbedReport, embed_items
+from cfpairs.encoders import open_encoder
+from cfpairs.tables import FAILURES, load_manifest, part_files, read_table
+from cfpairs.workflow.context import Context, StageResult
+from cfpairs.workflow.manifest import make_manifest
+
+__all__ = ["embed", "embed_missing", "embeddings_state", "failures", "unembedded"]
+
+
+def embed_missing(context: Context, items: pa.Table) -> EmbedReport:
+    """Encode those of `items` that have no embedding by the configured encoder."""
+    config = context.config.encoder
+    return embed_items(
+        items,
+        workspace=context.workspace,
+        encoder=open_encoder(config),
+        part_rows=config.part_rows,
+        store=config.store,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        progress=context.progress,
+    )
+
+
+def embed(context: Context) -> StageResult:
+    """Encode every item of the manifest that has no embedding."""
+    make_manifest(context)
+    report = embed_missing(context, load_manifest(context.workspace))
+    if report.n_new:
+        line = (
+            f"embeddings: {report.n_new} new of {report.n_items} items in {report.seconds:.1f} s "
+            f"({report.images_per_second:.0f} images/s)"
+        )
+    else:
+        line = f"embeddings: {report.n_items} items, up to date"
+    notes = ()
+    if report.n_failed:
+        notes = (f"{report.n_failed} images could not be read: {report.folder / 'failures.parquet'}",)
+    return StageResult(
+        "embeddings",
+        bool(report.n_new),
+        line,
+        notes,
+        {
+            "encoder_id": report.encoder_id,
+            "folder": str(report.folder),
+            "items": report.n_items,
+            "new": report.n_new,
+            "failed": report.n_failed,
+            "seconds": report.seconds,
+            "images_per_second": report.images_per_second,
+        },
+    )
+
+
+def failures(context: Context, encoder_id: str) -> list[dict[str, Any]]:
+    """Images that the encoder could not read."""
+    path = context.workspace.embeddings(encoder_id) / "failures.parquet"
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = read_table(path, FAILURES).to_pylist()
+    return rows
+
+
+def unembedded(context: Context, encoder_id: str) -> list[str]:
+    """Items of the manifest that were not yet tried."""
+    folder = context.workspace.embeddings(encoder_id)
+    known: set[str] = {row["item_id"] for row in failures(context, encoder_id)}
+    for file in part_files(folder):
+        known.update(read_table(file, columns=["item_id"])["item_id"].to_pylist())
+    items: list[str] = load_manifest(context.workspace)["item_id"].to_pylist()
+    return [item for item in items if item not in known]
+
+
+def embeddings_state(context: Context) -> tuple[str, str]:
+    """State (``done`` or ``missing``) and how many items are to do."""
+    encoder_id = open_encoder(context.config.encoder).info.id
+    if not context.workspace.manifest.exists():
+        return "missing", ""
+    to_do = len(unembedded(context, encoder_id))
+    return ("missing", f"{to_do} items to embed") if to_do else ("done", "")

@@ -1,0 +1,309 @@
+"""Stage ``probe``: fit the probes on the embeddings and the pair sets."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from cfpairs.encoders import open_encoder
+from cfpairs.errors import UnknownNameError, WorkspaceError
+from cfpairs.preprocessing import Preprocessor
+from cfpairs.probes.crossfit import ItemRows, PairRows
+from cfpairs.probes.study import Study, run_study
+from cfpairs.registry import resolve, suggest
+from cfpairs.tables import (
+    PAIRS,
+    RESULTS,
+    Embeddings,
+    file_metadata,
+    fingerprint,
+    load_manifest,
+    make_table,
+    read_embeddings,
+    read_table,
+    table_digest,
+    write_bytes,
+    write_table,
+)
+from cfpairs.workflow.context import Context, StageResult, source_items
+from cfpairs.workflow.embed import failures, unembedded
+from cfpairs.workflow.manifest import source_digest
+
+__all__ = ["ProbeInputs", "latest_run", "load_inputs", "pair_set_names", "probe", "probe_state"]
+
+
+@dataclass(frozen=True)
+class ProbeInputs:
+    """Everything that probes and pair quality are computed from.
+
+    Attributes
+    ----------
+    encoder_id : str
+    train, test : ItemRows
+        Items of the data set itself, preprocessed.
+    pairs : dict of str to PairRows
+        Usable pairs of every pair set.
+    tables : dict of str to pyarrow.Table
+        All pairs of every pair set, rejected and dropped ones too.
+    kept : dict of str to list of str
+        ``pair_id`` of the usable pairs, in the order of `pairs`.
+    failed : list of dict
+        Images that could not be read.
+    """
+
+    encoder_id: str
+    train: ItemRows
+    test: ItemRows
+    pairs: dict[str, PairRows]
+    tables: dict[str, pa.Table]
+    kept: dict[str, list[str]]
+    failed: list[dict[str, Any]]
+
+
+def pair_set_names(context: Context, chosen: Sequence[str] = ()) -> list[str]:
+    """Pair sets on disk, those of the configuration first; or the chosen ones.
+
+    Raises
+    ------
+    UnknownNameError
+        If a chosen one is not there.
+    """
+    on_disk = context.workspace.pair_set_names()
+    for name in chosen:
+        if name not in on_disk:
+            raise UnknownNameError(
+                "no such pair set",
+                got=repr(name),
+                expected=suggest(name, tuple(on_disk)) if on_disk else None,
+                remedy="make it with 'cfpairs build'",
+            )
+    if chosen:
+        return list(dict.fromkeys(chosen))
+    first = [p.set_name for p in context.config.pairs if p.set_name in on_disk]
+    return [*first, *(n for n in on_disk if n not in first)]
+
+
+def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
+    """Read and preprocess what is needed for pair sets `names`.
+
+    Raises
+    ------
+    WorkspaceError
+        If a stage before is missing or stale.
+    """
+    workspace = context.workspace
+    manifest = load_manifest(workspace)
+    encoder_id = open_encoder(context.config.encoder).info.id
+    to_do = unembedded(context, encoder_id)
+    if to_do:
+        raise WorkspaceError(
+            f"items without an embedding by {context.config.encoder.spec!r}",
+            got=f"{len(to_do)} of {len(manifest)}",
+            remedy="run 'cfpairs embed'",
+        )
+    raw = read_embeddings(workspace.embeddings(encoder_id))
+    sources = source_items(manifest)
+    preprocessor = Preprocessor(context.config.preprocess)
+    preprocessor.fit(raw.rows([i for i in _ids(sources, "train") if i in raw]))
+    embeddings = preprocessor.transform_embeddings(raw)
+    rows_of = _Subjects(manifest)
+    tables = {name: _read_pairs(context, name) for name in names}
+    pairs, kept = {}, {}
+    for name, table in tables.items():
+        pairs[name], kept[name] = _pair_rows(name, table, embeddings, rows_of)
+    return ProbeInputs(
+        encoder_id,
+        _item_rows(sources, "train", embeddings, rows_of),
+        _item_rows(sources, "test", embeddings, rows_of),
+        pairs,
+        tables,
+        kept,
+        failures(context, encoder_id),
+    )
+
+
+def _ids(table: pa.Table, split: str) -> list[str]:
+    found: list[str] = table.filter(pc.equal(table["split"], split))["item_id"].to_pylist()
+    return found
+
+
+class _Subjects:
+    """Label, environment and subject of every item."""
+
+    def __init__(self, manifest: pa.Table) -> None:
+        columns = (manifest[c].to_pylist() for c in ("item_id", "label", "env", "subject", "parent_id"))
+        self.rows = {
+            item: (label, env, subject or parent or item)
+            for item, label, env, subject, parent in zip(*columns, strict=True)
+        }
+
+    def take(self, items: Sequence[str], place: int) -> list[Any]:
+        return [self.rows[item][place] for item in items]
+
+
+def _item_rows(sources: pa.Table, split: str, embeddings: Embeddings, rows_of: _Subjects) -> ItemRows:
+    ids = [item for item in _ids(sources, split) if item in embeddings]
+    return ItemRows(
+        ids,
+        embeddings.rows(ids),
+        np.array(rows_of.take(ids, 0), np.int64),
+        np.array(rows_of.take(ids, 1), np.int64),
+        np.array(rows_of.take(ids, 2), dtype=object),
+    )
+
+
+def _read_pairs(context: Context, name: str) -> pa.Table:
+    path = context.workspace.pairs(name)
+    if file_metadata(path).get("source_digest") != source_digest(context):
+        raise WorkspaceError(
+            f"pair set {name!r} was built from another manifest",
+            remedy=f"run 'cfpairs build' for it again, or remove {path.parent}",
+        )
+    return read_table(path, PAIRS)
+
+
+def _pair_rows(
+    name: str, table: pa.Table, embeddings: Embeddings, rows_of: _Subjects
+) -> tuple[PairRows, list[str]]:
+    rows = [
+        row
+        for row in table.to_pylist()
+        if row["status"] == "ok" and row["a_id"] in embeddings and row["b_id"] in embeddings
+    ]
+    a, b = [row["a_id"] for row in rows], [row["b_id"] for row in rows]
+    env_a = _known(rows, "env_a", rows_of.take(a, 1))
+    env_b = _known(rows, "env_b", rows_of.take(b, 1))
+    pairs = PairRows(
+        name=name,
+        method=rows[0]["method"] if rows else name,
+        a=embeddings.rows(a),
+        b=embeddings.rows(b),
+        labels=np.array(_known(rows, "label", rows_of.take(a, 0)), np.int64),
+        env_a=np.array(env_a, np.int64),
+        env_b=np.array(env_b, np.int64),
+        subject_a=np.array(rows_of.take(a, 2), dtype=object),
+        subject_b=np.array(rows_of.take(b, 2), dtype=object),
+    )
+    return pairs, [row["pair_id"] for row in rows]
+
+
+def _known(rows: Sequence[dict[str, Any]], column: str, otherwise: Sequence[Any]) -> list[Any]:
+    return [o if row[column] is None else row[column] for row, o in zip(rows, otherwise, strict=True)]
+
+
+def _spec(context: Context, names: Sequence[str]) -> dict[str, Any]:
+    """All that the result of a run depends on."""
+    config = context.config
+    return {
+        "probe": config.probe.model_dump(mode="json"),
+        "preprocess": config.preprocess.model_dump(mode="json"),
+        "encoder_id": open_encoder(config.encoder).info.id,
+        "source_digest": source_digest(context),
+        "pair_sets": {name: table_digest(read_table(context.workspace.pairs(name), PAIRS)) for name in names},
+    }
+
+
+def _run_id(spec: dict[str, Any]) -> str:
+    return fingerprint("probe", 1, spec)
+
+
+def latest_run(context: Context) -> str | None:
+    """The probe run that was asked for last, if it is complete."""
+    try:
+        run_id = str(json.loads(context.workspace.latest_probe.read_text())["run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    complete = (context.workspace.probe_run(run_id) / "results.parquet").exists()
+    return run_id if complete else None
+
+
+def probe_state(context: Context) -> tuple[str, str]:
+    """State of the run that the configuration asks for, and why."""
+    latest = latest_run(context)
+    if latest is None:
+        return "missing", ""
+    if latest != _run_id(_spec(context, pair_set_names(context))):
+        return "stale", "items, pairs or settings changed since"
+    return "done", ""
+
+
+def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
+    """Fit every configured probe on the pair sets, unless that very run is there.
+
+    Parameters
+    ----------
+    pair_sets : sequence of str
+        Names; by default all that are in the workspace.
+    """
+    begun = time.perf_counter()
+    config = context.config.probe
+    for method in config.methods:
+        resolve("probes", method)
+    names = pair_set_names(context, pair_sets)
+    spec = _spec(context, names)
+    run_id = _run_id(spec)
+    folder = context.workspace.probe_run(run_id)
+    made = not (folder / "results.parquet").exists()
+    notes: tuple[str, ...] = ()
+    if made:
+        inputs = load_inputs(context, names)
+        study = run_study(inputs.train, inputs.test, list(inputs.pairs.values()), config, context.progress)
+        notes = (*study.notes, *_failure_notes(inputs))
+        _write(folder, spec, study)
+    write_bytes(context.workspace.latest_probe, json.dumps({"run_id": run_id}).encode())
+    results = read_table(folder / "results.parquet", RESULTS).to_pylist()
+    seconds = time.perf_counter() - begun
+    fits = read_table(folder / "grid.parquet").num_rows
+    line = f"probe: {fits} settings of {', '.join(config.methods)} on {len(names)} pair sets"
+    return StageResult(
+        "probe",
+        made,
+        f"{line} in {seconds:.1f} s" if made else f"{line}, up to date",
+        notes,
+        {"run_id": run_id, "folder": str(folder), "results": [_plain(row) for row in results]},
+    )
+
+
+def _failure_notes(inputs: ProbeInputs) -> tuple[str, ...]:
+    if not inputs.failed:
+        return ()
+    return (f"{len(inputs.failed)} items without a readable image were left out",)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"params": json.loads(row["params"])}
+
+
+def _write(folder: Path, spec: dict[str, Any], study: Study) -> None:
+    """Write a run; results.parquet comes last and marks it complete."""
+    write_bytes(folder / "spec.json", json.dumps(spec, indent=2).encode())
+    write_table(folder / "grid.parquet", pa.Table.from_pylist(study.grid))
+    write_table(folder / "curves.parquet", pa.Table.from_pylist(study.curves, schema=_CURVES))
+    write_table(folder / "predictions.parquet", pa.concat_tables(study.predictions))
+    coefficients: dict[str, NDArray[Any]] = study.coefficients
+    write_bytes(folder / "coefficients.safetensors", safetensors.numpy.save(coefficients))
+    write_table(folder / "results.parquet", make_table(study.results, RESULTS), RESULTS)
+
+
+_CURVES = pa.schema(
+    [
+        ("pair_set", pa.string()),
+        ("method", pa.string()),
+        ("r", pa.int32()),
+        ("C", pa.float64()),
+        ("worst_group", pa.float64()),
+        ("worst_group_low", pa.float64()),
+        ("worst_group_high", pa.float64()),
+        ("average", pa.float64()),
+    ]
+)

@@ -1,0 +1,194 @@
+"""Stage ``report``: the page, the same numbers for programs, and the terminal's summary."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from cfpairs.errors import WorkspaceError
+from cfpairs.quality import assess_pairs
+from cfpairs.report.as_json import render_json
+from cfpairs.report.assess import PairSetInput, assess
+from cfpairs.report.html import render_html
+from cfpairs.report.terminal import render_terminal
+from cfpairs.tables import RESULTS, file_metadata, fingerprint, load_manifest, read_table, write_bytes
+from cfpairs.workflow.context import Context, StageResult
+from cfpairs.workflow.manifest import group_table, source_digest
+from cfpairs.workflow.probe import ProbeInputs, latest_run, load_inputs
+
+__all__ = ["pair_quality", "report", "report_state", "standing_report"]
+
+LIBRARIES = ("cfpairs", "numpy", "scipy", "scikit-learn", "pyarrow", "torch", "openvino", "faiss-cpu")
+
+
+def _fingerprint(context: Context, run_id: str) -> str:
+    return fingerprint("report", 1, run_id, context.config.report.model_dump(mode="json"))
+
+
+def report_state(context: Context) -> tuple[str, str]:
+    """State of the page and why."""
+    run_id = latest_run(context)
+    try:
+        found = json.loads(context.workspace.report_json.read_text())["provenance"]["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "missing", ""
+    if run_id is None or found != _fingerprint(context, run_id) or not context.workspace.report_html.exists():
+        return "stale", "the probe run or the settings changed"
+    return "done", ""
+
+
+def report(context: Context) -> StageResult:
+    """Write report.html and report.json from the latest probe run.
+
+    Raises
+    ------
+    WorkspaceError
+        If no probe was run.
+    """
+    begun = time.perf_counter()
+    workspace = context.workspace
+    run_id = latest_run(context)
+    if run_id is None:
+        raise WorkspaceError("there is no probe run to report", remedy="run 'cfpairs probe'")
+    folder = workspace.probe_run(run_id)
+    spec = json.loads((folder / "spec.json").read_text())
+    inputs = load_inputs(context, list(spec["pair_sets"]))
+    manifest = load_manifest(workspace)
+    data = assess(
+        title=context.config.report.title,
+        groups=group_table(manifest),
+        pair_sets=[_pair_set(context, inputs, name) for name in inputs.pairs],
+        results=read_table(folder / "results.parquet", RESULTS).to_pylist(),
+        curves=read_table(folder / "curves.parquet").to_pylist(),
+        selection=spec["probe"]["selection"][0],
+        image_of=_image_finder(context, manifest),
+        item_of=_item_finder(manifest),
+        data=_data(context, inputs, manifest.num_rows),
+        provenance=_provenance(context, inputs, run_id, spec),
+        gallery=context.config.report.gallery,
+    )
+    plain = render_json(data)
+    write_bytes(workspace.report_html, render_html(data).encode())
+    write_bytes(workspace.report_json, json.dumps(plain, indent=1, allow_nan=False).encode())
+    seconds = time.perf_counter() - begun
+    return StageResult(
+        "report",
+        True,
+        f"report: {workspace.report_html} in {seconds:.1f} s",
+        (),
+        {"html": str(workspace.report_html), "json": str(workspace.report_json), "verdict": plain["verdict"]},
+        render_terminal(data),
+    )
+
+
+def standing_report(context: Context) -> StageResult:
+    """The report that is there, for a run that finds it up to date."""
+    workspace = context.workspace
+    verdict = json.loads(workspace.report_json.read_text())["verdict"]
+    return StageResult(
+        "report",
+        False,
+        f"{verdict['text']}\nreport: {workspace.report_html}, up to date",
+        (),
+        {"html": str(workspace.report_html), "json": str(workspace.report_json), "verdict": verdict},
+    )
+
+
+def pair_quality(inputs: ProbeInputs, name: str, seed: int) -> Any:
+    """Quality of one pair set, from the training items and the pairs' own vectors."""
+    pairs = inputs.pairs[name]
+    return assess_pairs(
+        pairs.differences,
+        inputs.train.X,
+        inputs.train.y,
+        inputs.train.env,
+        a=pairs.a,
+        pair_labels=pairs.labels,
+        clusters=pairs.subject_a.astype(str),
+        pair_ids=inputs.kept[name],
+        pair_envs=None if pairs.env_a is None or pairs.env_b is None else (pairs.env_a, pairs.env_b),
+        seed=seed,
+    )
+
+
+def _pair_set(context: Context, inputs: ProbeInputs, name: str) -> PairSetInput:
+    rows = inputs.tables[name].to_pylist()
+    card = context.workspace.card(name)
+    return PairSetInput(
+        name=name,
+        method=rows[0]["method"] if rows else name,
+        counts=dict(Counter(row["status"] for row in rows)),
+        quality=pair_quality(inputs, name, context.config.seed).to_dict(),
+        pairs=sorted(rows, key=lambda row: row["status"] != "ok"),
+        card=card.read_text(encoding="utf-8") if card.exists() else "",
+    )
+
+
+def _image_finder(context: Context, manifest: Any) -> Callable[[str], Path | None]:
+    paths = dict(zip(manifest["item_id"].to_pylist(), manifest["path"].to_pylist(), strict=True))
+    workspace = context.workspace
+
+    def image_of(item_id: str) -> Path | None:
+        path = paths.get(item_id)
+        return None if path is None else workspace.file(path)
+
+    return image_of
+
+
+def _item_finder(manifest: Any) -> Callable[[str], dict[str, Any]]:
+    place = {item: i for i, item in enumerate(manifest["item_id"].to_pylist())}
+
+    def item_of(item_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = manifest.slice(place[item_id], 1).to_pylist()[0]
+        return found
+
+    return item_of
+
+
+def _data(context: Context, inputs: ProbeInputs, n_items: int) -> dict[str, Any]:
+    return {
+        "preset": context.config.data.preset,
+        "items": n_items,
+        "train": len(inputs.train.ids),
+        "test": len(inputs.test.ids),
+        "dimensions": int(inputs.train.X.shape[1]),
+        "failures": len(inputs.failed),
+    }
+
+
+def _provenance(context: Context, inputs: ProbeInputs, run_id: str, spec: dict[str, Any]) -> dict[str, Any]:
+    config = context.config
+    folder = context.workspace.embeddings(inputs.encoder_id)
+    first = next(iter(sorted(folder.glob("part-*.parquet"))), None)
+    written = {} if first is None else file_metadata(first)
+    return {
+        "command": "cfpairs run",
+        "seed": config.seed,
+        "probe_seeds": list(config.probe.seeds),
+        "probe_run": run_id,
+        "encoder": config.encoder.spec,
+        "encoder_id": inputs.encoder_id,
+        "weights_sha256": written.get("weights_sha256", ""),
+        "preprocess": spec["preprocess"],
+        "manifest": source_digest(context),
+        "pair_sets": spec["pair_sets"],
+        "fingerprint": _fingerprint(context, run_id),
+        "python": platform.python_version(),
+        "libraries": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
