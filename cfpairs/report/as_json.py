@@ -1,0 +1,74 @@
+"""The findings for programs: the content of ``report.json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cfpairs.report.model import ReportData
+from cfpairs.report.values import jsonable
+
+__all__ = ["QUALITY_FIELDS", "SCHEMA_VERSION", "render_json"]
+
+SCHEMA_VERSION = 1
+"""Changes when a key changes its meaning or goes away; new keys do not change it."""
+
+QUALITY_FIELDS = (
+    "n_pairs",
+    "dim",
+    "singular_values",
+    "sigma",
+    "noise_edge",
+    "noise_share",
+    "rank",
+    "rank_interval",
+    "recommended_r",
+    "alignment",
+    "misalignment",
+    "split_half",
+    "forecast",
+    "tradeoff",
+    "flags",
+    "cells",
+    "verdict",
+    "advice",
+)
+"""Fields that every pair set has in the file; None where they were not measured."""
+
+
+def render_json(data: ReportData) -> dict[str, Any]:
+    """What ``json.dumps`` turns into ``report.json``.
+
+    Returns
+    -------
+    dict
+        ``schema_version``, ``verdict`` (``level``, ``text``, ``recommended_r``), ``pair_sets`` (name ->
+        `QUALITY_FIELDS`, ``method``, ``counts``), ``results``, ``curves``, ``groups``, ``data`` and
+        ``provenance``. Accuracies and shares are shares of 1; a number that is not available is None.
+    """
+    verdict = data.verdict
+    pair_sets = {
+        pairs.name: {
+            **dict.fromkeys(QUALITY_FIELDS),
+            **pairs.quality,
+            "method": pairs.method,
+            "counts": pairs.counts,
+        }
+        for pairs in data.pair_sets
+    }
+    found: dict[str, Any] = jsonable(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "verdict": {
+                "level": verdict.level,
+                "text": verdict.text,
+                "recommended_r": verdict.recommended_r,
+            },
+            "pair_sets": pair_sets,
+            "results": data.results,
+            "curves": data.curve_rows,
+            "groups": data.group_rows,
+            "data": data.data,
+            "provenance": data.provenance,
+        }
+    )
+    return found

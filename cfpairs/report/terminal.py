@@ -1,0 +1,80 @@
+"""The findings in a terminal, 80 columns wide or more."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from cfpairs.report.model import ReportData, Result, RuleView
+from cfpairs.report.values import count, range_text, share
+from cfpairs.report.words import LEVEL_NAMES, probe_name, rule, set_name
+
+__all__ = ["print_report", "render_terminal"]
+
+COLOURS = {
+    "good": "green",
+    "usable": "green",
+    "needs_pairs": "yellow",
+    "fix_pairs": "red",
+    "changes_label": "red",
+}
+
+
+def render_terminal(data: ReportData) -> RenderableType:
+    """The verdict, then the results that the primary rule chose, then warnings about groups."""
+    verdict = data.verdict
+    line = Text()
+    line.append(f"{LEVEL_NAMES[verdict.level]}. ", style=f"bold {COLOURS[verdict.level]}")
+    line.append(verdict.text)
+    parts: list[RenderableType] = [line]
+    if data.rules:
+        parts += [Text(), _table(data.rules[0], data.best), _legend(data.rules[0])]
+    parts += [Padding(Text(f"! {warning}", style="yellow"), (0, 0)) for warning in data.warnings]
+    return Group(*parts)
+
+
+def print_report(data: ReportData, console: Console) -> None:
+    """Write `render_terminal` to a console."""
+    console.print(render_terminal(data))
+
+
+def _table(view: RuleView, best: Result | None) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    table.add_column("Pair set", overflow="ellipsis", no_wrap=True, max_width=20)
+    table.add_column("Probe", overflow="ellipsis", no_wrap=True, max_width=12)
+    table.add_column("Worst group, %", justify="left", no_wrap=True)
+    for name in ("Average", "Flips", "r"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in view.results:
+        name = set_name(row.pair_set)
+        probe = probe_name(row.method) + ("" if row.seed is None else f" #{row.seed}")
+        table.add_row(
+            Text(name),
+            Text(probe),
+            _worst(row),
+            share(row.average),
+            share(row.flip_rate),
+            count(row.r),
+            style="bold" if row == best else "",
+        )
+    return table
+
+
+def _worst(row: Result) -> Text:
+    interval = range_text(row.worst_group_low, row.worst_group_high)
+    text = Text(f"{share(row.worst_group):>5}")
+    if interval:
+        text.append(f" ({interval})", style="dim")
+    return text
+
+
+def _legend(view: RuleView) -> Text:
+    words = rule(view.name)
+    marked = ", with test labels: a ceiling" if words.test_labels else ""
+    return Text(
+        f"Test accuracy with 95 % intervals; r directions removed, chosen by {words.title}{marked}. "
+        "Flips: pairs whose two images are classified differently.",
+        style="dim",
+    )

@@ -1,0 +1,125 @@
+"""The words of the report: names and one-line explanations of levels, selection rules and probes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = [
+    "LEVEL_NAMES",
+    "Rule",
+    "join",
+    "probe_meaning",
+    "probe_name",
+    "rule",
+    "sentence",
+    "series_name",
+    "set_name",
+]
+
+LEVEL_NAMES = {
+    "good": "Good pairs",
+    "usable": "Usable pairs",
+    "needs_pairs": "More pairs needed",
+    "fix_pairs": "Pairs need mending",
+    "changes_label": "Pairs change the label",
+}
+
+
+class Rule(NamedTuple):
+    """What a selection rule does, and whether it looks at test labels."""
+
+    title: str
+    meaning: str
+    test_labels: bool = False
+
+
+_RULES = {
+    "pairs": Rule(
+        "held-out pairs",
+        "every setting is judged on pairs kept out of the fit, both images of a pair counting as items, by "
+        "its worst group; it needs no test label and no validation set with known environments",
+    ),
+    "in-domain": Rule(
+        "in-domain",
+        "every setting is judged by its average accuracy on training items kept out of the fit, where the "
+        "shortcut still works, so it tends to keep the shortcut",
+    ),
+    "validation": Rule(
+        "validation", "every setting is judged by its average accuracy on the validation split"
+    ),
+    "worst-group": Rule(
+        "worst group of validation",
+        "every setting is judged by its worst group on the validation split, which needs environment "
+        "labels there",
+    ),
+    "leave-one-env-out": Rule(
+        "leave one environment out",
+        "every setting is judged on each environment in turn after fitting on the others",
+    ),
+    "oracle": Rule(
+        "oracle",
+        "every setting is judged on test itself: a ceiling to compare with, not an accuracy to expect",
+        test_labels=True,
+    ),
+}
+
+_PROBES = {
+    "erm": ("ERM", "the plain linear probe, trained on every direction of the embedding"),
+    "ncm": ("NCM", "the same probe after the top r directions of the pair differences were removed"),
+}
+
+
+def rule(name: str) -> Rule:
+    """The words for a selection rule; an unknown one is called by its name."""
+    return _RULES.get(name, Rule(name, f"settings are chosen by the rule {name}"))
+
+
+def probe_name(method: str) -> str:
+    """The name of a probe as the field writes it."""
+    return _PROBES.get(method, (method, ""))[0]
+
+
+def probe_meaning(method: str) -> str:
+    """What a probe is, in one clause; empty for one that is not known here."""
+    return _PROBES.get(method, ("", ""))[1]
+
+
+def set_name(pair_set: str | None) -> str:
+    """The name of a pair set in a table; a probe that uses no pairs has none."""
+    return "no pairs" if pair_set is None else pair_set
+
+
+def join(parts: Sequence[str]) -> str:
+    """A list in a sentence.
+
+    Examples
+    --------
+    >>> join(["grass", "gravel", "brick"])
+    'grass, gravel and brick'
+    """
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def sentence(text: object) -> str:
+    """`text` as a sentence: a capital in front and a full stop behind; empty if it is no text.
+
+    Examples
+    --------
+    >>> sentence("both halves agree")
+    'Both halves agree.'
+    """
+    if not isinstance(text, str) or not text.strip():
+        return ""
+    clean = " ".join(text.split())
+    clean = clean[0].upper() + clean[1:]
+    return clean if clean[-1] in ".!?" else f"{clean}."
+
+
+def series_name(pair_set: str | None, method: str, only_ncm: bool) -> str:
+    """How a curve is called in a legend."""
+    if only_ncm:
+        return set_name(pair_set)
+    return probe_name(method) if pair_set is None else f"{pair_set}, {probe_name(method)}"

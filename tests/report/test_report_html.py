@@ -1,0 +1,306 @@
+"""The page: self-contained, escaped, deterministic, and built of semantic HTML."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cfpairs.report.assess import PairSetInput, assess
+from cfpairs.report.html import render_html
+from cfpairs.report.model import ReportData
+
+VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes, headings and text of a page; complains about tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[tuple[int, str]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append((int(tag[1]), ""))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text.append(data)
+        if self.open and re.fullmatch("h[1-6]", self.open[-1]):
+            level, text = self.headings[-1]
+            self.headings[-1] = level, text + data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def html(data: ReportData) -> str:
+    return render_html(data)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def without_figures(data: ReportData) -> ReportData:
+    """The same findings without what is slow to draw."""
+    return replace(
+        data,
+        curves=(),
+        pair_sets=tuple(replace(p, quality={}, gallery=(), set_apart=()) for p in data.pair_sets),
+    )
+
+
+def test_nothing_is_fetched_and_nothing_runs(html: str, page: Page) -> None:
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
+        for name, value in attributes.items():
+            assert not name.startswith("on"), f"{tag} {name}"
+            if name in {"src", "href", "xlink:href", "srcset", "action", "data", "poster"}:
+                assert value is not None and value.startswith(("#", "data:image/")), (
+                    f"{tag} {name}={value[:60]}"
+                )
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "@import" not in style and "url(" not in style
+    policy = next(m["content"] for m in page.all("meta") if "http-equiv" in m)
+    assert policy is not None and policy.startswith("default-src 'none'")
+
+
+def test_headings_are_in_order_and_there_is_one_h1(page: Page) -> None:
+    levels = [level for level, _text in page.headings]
+    assert levels.count(1) == 1 and levels[0] == 1
+    assert all(b <= a + 1 for a, b in itertools.pairwise(levels)), page.headings
+    assert all(text.strip() for _level, text in page.headings)
+
+
+def test_the_verdict_comes_first_and_sections_follow_in_order(page: Page) -> None:
+    assert [text for level, text in page.headings if level == 2] == [
+        "Verdict", "How many directions to remove", "Every pair set and probe", "What the pairs reveal",
+        "Groups", "The pairs", "Data cards", "Provenance",
+    ]  # fmt: skip
+    assert page.words.index("Use the edit pairs and remove") < page.words.index("70.0\u00a0%".split()[0])
+
+
+def test_it_is_accessible(html: str, page: Page) -> None:
+    assert page.all("html")[0]["lang"] == "en"
+    assert all(image.get("alt") for image in page.all("img"))
+    assert all(svg.get("aria-label") for svg in page.all("svg"))
+    assert all(cell.get("scope") in {"row", "col"} for cell in page.all("th"))
+    tables = re.findall(r"<table.*?</table>", html, flags=re.DOTALL)
+    in_cards = [t for t in tables if "<td>the stroke of the digit</td>" in t]
+    assert len(in_cards) == 1 and all("<caption>" in t for t in tables if t not in in_cards)
+    assert len(page.all("figcaption")) >= len(page.all("figure")) > 0
+    targets = {a["href"] for a in page.all("a")}
+    assert targets <= {f"#{attributes['id']}" for _tag, attributes in page.tags if "id" in attributes}
+
+
+def test_ids_are_unique_and_every_reference_inside_a_figure_is_met(html: str, page: Page) -> None:
+    ids = Counter(attributes["id"] for _tag, attributes in page.tags if attributes.get("id"))
+    assert [name for name, n in ids.items() if n > 1] == []
+    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', html))
+    assert {a or b for a, b in used} <= set(ids)
+
+
+def test_figures_take_colours_and_fonts_from_the_page(html: str) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    assert len(drawings) == 2 + 3 + 3
+    style = html[html.index("<style>") : html.index("</style>")]
+    for drawing in drawings:
+        assert not re.search(r"#[0-9a-f]{6}\b(?!-)", re.sub(r'(href|id|clip-path)="[^"]*"', "", drawing))
+        assert "font-family" not in drawing and "<text" in drawing
+        for name in re.findall(r"var\((--[\w]+)\)", drawing):
+            assert f"{name}:" in style
+
+
+def test_the_table_names_its_rule_and_marks_test_labels(html: str, page: Page) -> None:
+    assert "Chosen by held-out pairs:" in page.words
+    summaries = re.findall(r"<summary>Chosen by.*?</summary>", html)
+    assert [("uses test labels" in s) for s in summaries] == [False, True]
+    assert html.index("Chosen by held-out pairs") < html.index("<summary>Chosen by")
+    assert html.count('<tr class="chosen">') >= 1 and page.words.count(" verdict ") >= 1
+
+
+def test_the_same_findings_give_the_same_bytes_whatever_the_settings_of_the_machine(
+    given: dict[str, Any], data: ReportData, html: str, tmp_path: Path
+) -> None:
+    assert render_html(without_figures(data)) == render_html(without_figures(assess(**given)))
+    (tmp_path / "matplotlibrc").write_text("axes.grid: True\nfont.size: 30\nsvg.fonttype: path\n")
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from sample import sample;"
+        "from cfpairs.report.assess import assess; from cfpairs.report.html import render_html;"
+        "sys.stdout.buffer.write(render_html(assess(**sample(Path(sys.argv[2])))).encode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "images")],
+        env=os.environ | {"PYTHONHASHSEED": "7", "MATPLOTLIBRC": str(tmp_path), "TZ": "Asia/Tokyo"},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode() == html
+    assert render_html(replace(without_figures(data), title="another")) != render_html(without_figures(data))
+
+
+def test_drawing_leaves_the_users_matplotlib_settings_alone(data: ReportData) -> None:
+    import matplotlib as mpl
+
+    from cfpairs.report.figures import scree_figure
+
+    with mpl.rc_context({"font.size": 23.0, "axes.grid": True}):
+        before = dict(mpl.rcParams)
+        scree_figure(data.pair_sets[0], width=300, height=200, name="x")
+        assert dict(mpl.rcParams) == before
+
+
+EVIL = "<script>alert(1)</script>"
+
+
+def test_everything_from_the_data_is_escaped(given: dict[str, Any]) -> None:
+    quality = {
+        "singular_values": [3.0, 2.0, 1.0], "noise_edge": 1.5, "recommended_r": 1,
+        "verdict": {"level": "good", "text": EVIL}, "advice": [EVIL], "rank": 1,
+        "flags": [{"pair_id": "p1", "flag": EVIL, "score": 1.0, "reason": EVIL}],
+        "tradeoff": [{"r": r, "environment_removed": r / 2, "label_removed": 0.0} for r in (0, 1, 2)],
+        "forecast": [{"n_pairs": 9, "misalignment": 0.1}],
+    }  # fmt: skip
+    pair = {
+        "pair_id": "p1", "a_id": EVIL, "b_id": EVIL, "label": 0, "env_a": 0, "env_b": 1, "score": None,
+        "status": EVIL, "reason": EVIL,
+    }  # fmt: skip
+    pairs = [pair, pair | {"pair_id": EVIL, "status": "ok"}]
+    changed = given | {
+        "title": EVIL,
+        "groups": [{"split": EVIL, "label": 0, "label_name": EVIL, "env": 0, "env_name": EVIL, "n": 1}],
+        "pair_sets": [
+            PairSetInput(EVIL, EVIL, {EVIL: 1}, quality, pairs, f"# {EVIL}\n\n{EVIL}\n\n[x]({EVIL})")
+        ],
+        "results": [
+            r | {"pair_set": EVIL} | ({"method": EVIL} if r["seed"] == 0 else {}) for r in given["results"]
+        ],
+        "curves": [row | {"pair_set": EVIL, "method": m} for row in given["curves"] for m in ("ncm", EVIL)],
+        "image_of": lambda _item: None,
+        "item_of": lambda _item: {"label_name": EVIL, "env_name": EVIL},
+        "data": {EVIL: EVIL},
+        "provenance": {"encoder": EVIL, EVIL: {EVIL: [EVIL]}},
+    }
+    html = render_html(assess(**changed))
+    assert "<script" not in html.lower()
+    shown = Page(html)
+    assert shown.all("script") == []
+    assert shown.words.count(EVIL) > 20  # shown as text
+
+
+def test_names_that_matplotlib_or_a_link_would_interpret_are_shown_as_they_are(given: dict[str, Any]) -> None:
+    names = {"edit": "_hidden", "nearest": "$\\frac{x$", "random": "\u6570\u5b57"}
+    curves = [row | {"pair_set": names[row["pair_set"]]} for row in given["curves"]]
+    html = render_html(without_figures(assess(**given)))
+    drawn = render_html(
+        replace(without_figures(assess(**given)), curves=assess(**(given | {"curves": curves})).curves)
+    )
+    for name in names.values():
+        assert f">{name}</text>" in drawn or f"> {name}</text>" in drawn
+        assert name not in html
+
+
+def test_missing_and_broken_images_show_a_placeholder(given: dict[str, Any], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\nnothing else")
+    for path in (None, tmp_path / "none.png", tmp_path, broken):
+        data = assess(**(given | {"image_of": lambda _item, path=path: path, "gallery": 2}))
+        pictured = replace(without_figures(data), pair_sets=(replace(data.pair_sets[0], quality={}),))
+        page = Page(render_html(pictured))
+        assert page.all("img") == []
+        assert page.words.count("no image") == 2 * (2 + 2)
+
+
+def test_the_gallery_shows_small_pictures_with_text(page: Page) -> None:
+    images = page.all("img")
+    assert len(images) == 2 * (12 + 12 + 12) + 6
+    assert all(int(i["width"] or 0) <= 112 and int(i["height"] or 0) <= 112 for i in images)
+    assert {i["alt"] for i in images} >= {"Image a, grass", "Image b, gravel"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"results": [], "curves": []},
+        {"pair_sets": []},
+        {"pair_sets": [], "results": [], "curves": [], "groups": [], "data": {}, "provenance": {}},
+        {"pair_sets": [PairSetInput("edit", "edit", {}, None, [], "")]},
+        {
+            "pair_sets": [
+                PairSetInput("edit", "edit", {"ok": 1}, {"singular_values": None, "flags": None}, [], "")
+            ]
+        },
+        {"gallery": 0},
+    ],
+)
+def test_a_page_can_be_made_of_little(given: dict[str, Any], changes: dict[str, Any]) -> None:
+    data = assess(**(given | changes))
+    bare = replace(
+        data,
+        curves=data.curves[:1],
+        pair_sets=tuple(
+            replace(p, quality={k: v for k, v in p.quality.items() if k == "verdict"}) for p in data.pair_sets
+        ),
+    )
+    page = Page(render_html(bare))
+    assert page.headings[1][1] == "Verdict"
+    assert not re.search(r"\b(None|nan|inf)\b", page.words)
+
+
+def test_nan_never_reaches_the_reader(given: dict[str, Any]) -> None:
+    nan = float("nan")
+    numbers = ("worst_group", "worst_group_low", "worst_group_high", "average", "adjusted", "flip_rate")
+    rows = [row | dict.fromkeys(numbers, nan) for row in given["results"]]
+    quality = {
+        "singular_values": [nan, 2.0, 1.0], "noise_edge": nan, "sigma": nan, "rank": None,
+        "rank_interval": [nan, 1],
+        "tradeoff": [{"r": r, "environment_removed": nan, "label_removed": nan} for r in range(3)],
+        "forecast": [{"n_pairs": 10, "misalignment": nan, "low": None, "high": None}],
+        "split_half": None, "misalignment": nan, "alignment": [nan], "recommended_r": None, "verdict": None,
+    }  # fmt: skip
+    sets = [PairSetInput("edit", "edit", {"ok": 1}, quality, [], "")]
+    page = Page(render_html(assess(**(given | {"results": rows, "pair_sets": sets, "curves": []}))))
+    assert not re.search(r"\b(None|nan|inf)\b", page.words)
+
+
+def test_many_groups_are_folded(given: dict[str, Any]) -> None:
+    rows = [
+        {"split": "train", "label": y, "label_name": f"l{y}", "env": e, "env_name": f"e{e}", "n": 50}
+        for y in range(6)
+        for e in range(6)
+    ]
+    assert "All 36 groups" in render_html(without_figures(assess(**(given | {"groups": rows}))))
+    assert "All 4 groups" not in render_html(without_figures(assess(**given)))
