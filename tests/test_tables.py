@@ -1,0 +1,131 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cfpairs import tables
+from cfpairs.errors import DataError, WorkspaceError
+from cfpairs.tables import FAILURES, MANIFEST, Embeddings, Schema, embedding_schema
+
+
+def failure(**more):
+    return {"item_id": "a", "path": "p", "error": "e"} | more
+
+
+def test_round_trip_with_metadata(tmp_path):
+    path = tmp_path / "deep" / "t.parquet"
+    table = tables.make_table([failure(), failure(item_id="b")], FAILURES)
+    tables.write_table(path, table, FAILURES, {"fingerprint": "f"})
+    assert tables.read_table(path, FAILURES).to_pylist() == table.to_pylist()
+    assert tables.file_metadata(path) == {"fingerprint": "f"}
+
+
+def test_same_table_same_bytes(tmp_path):
+    table = tables.make_table([failure()], FAILURES)
+    for name in ("a", "b"):
+        tables.write_table(tmp_path / name, table, FAILURES, {"z": "1", "a": "2"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([failure(), failure()], "more than once"),
+        ([failure(error=None)], "empty values"),
+    ],
+)
+def test_bad_rows(rows, message):
+    with pytest.raises(DataError, match=message):
+        tables.make_table(rows, FAILURES)
+
+
+def test_missing_column_and_wrong_type():
+    with pytest.raises(DataError, match="no column 'path'"):
+        FAILURES.validate(pa.table({"item_id": ["a"]}))
+    schema = Schema("numbers", (pa.field("n", pa.int32()),))
+    with pytest.raises(DataError, match="wrong type"):
+        schema.validate(pa.table({"n": ["x"]}))
+    assert schema.validate(pa.table({"n": pa.array([1], pa.int64())})).schema.field("n").type == pa.int32()
+
+
+def test_values_outside_the_allowed():
+    row = dict.fromkeys((f.name for f in MANIFEST.fields), "x") | dict.fromkeys(
+        ("label", "env", "width", "height"), 1
+    )
+    good = row | {"split": "train", "origin": "source"}
+    assert tables.make_table([good], MANIFEST).num_rows == 1
+    with pytest.raises(DataError, match="got 'dev', expected one of train, val, test"):
+        tables.make_table([good | {"split": "dev"}], MANIFEST)
+
+
+def test_extra_columns_are_kept_behind():
+    table = tables.make_table([failure(size=3)], FAILURES)
+    assert table.column_names == ["item_id", "path", "error", "size"]
+
+
+def test_absent_and_broken_files(tmp_path):
+    with pytest.raises(WorkspaceError, match="is missing"):
+        tables.read_table(tmp_path / "none.parquet")
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        tables.read_table(broken)
+    assert tables.file_metadata(broken) == {}
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "f"
+    tables.write_bytes(path, b"old")
+
+    def no_space(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", no_space)
+    with pytest.raises(WorkspaceError, match="No space left"):
+        tables.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkspaceError, match="cannot make the folder"):
+        tables.write_bytes(tmp_path / "file" / "below", b"")
+
+
+def test_fingerprint_tells_settings_apart():
+    assert tables.fingerprint({"a": 1, "b": 2}) == tables.fingerprint({"b": 2, "a": 1})
+    assert tables.fingerprint({"a": 1}) != tables.fingerprint({"a": "1"})
+
+
+def test_embeddings_join_by_id(tmp_path):
+    matrix = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for part, rows in enumerate(([0, 1], [2])):
+        table = pa.table(
+            {
+                "item_id": [f"i{r}" for r in rows],
+                "embedding": pa.FixedSizeListArray.from_arrays(matrix[rows].ravel(), 2),
+                "content_hash": ["h"] * len(rows),
+            }
+        )
+        tables.write_table(tmp_path / f"part-0000{part}.parquet", table, embedding_schema(2), {"k": "v"})
+    found = tables.read_embeddings(tmp_path)
+    assert found.rows(["i2", "i0"]).tolist() == [[4, 5], [0, 1]]
+    assert found.metadata == {"k": "v"}
+    assert "i1" in found and "i9" not in found and len(found) == 3 and found.dim == 2
+    with pytest.raises(DataError, match="got 1, such as 'i9'"):
+        found.rows(["i0", "i9"])
+
+
+def test_embeddings_that_contradict_each_other():
+    with pytest.raises(DataError, match="two embeddings"):
+        Embeddings(["a", "a"], np.zeros((2, 1)))
+    with pytest.raises(DataError, match="do not match"):
+        Embeddings(["a"], np.zeros((2, 1)))
+
+
+def test_no_embeddings(tmp_path):
+    with pytest.raises(WorkspaceError, match="cfpairs embed"):
+        tables.read_embeddings(tmp_path)

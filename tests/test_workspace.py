@@ -1,0 +1,62 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cfpairs.errors import WorkspaceError
+from cfpairs.workspace import Workspace
+
+
+def test_paths_in_the_manifest(tmp_path):
+    workspace = Workspace(tmp_path / "w")
+    inside, outside = tmp_path / "w" / "a" / "b.png", tmp_path / "c.png"
+    assert workspace.relative(inside) == "a/b.png"
+    assert workspace.relative(outside) == str(outside)
+    assert workspace.file("a/b.png") == inside
+    assert workspace.file(str(outside)) == outside
+
+
+def test_a_second_process_is_told_who_holds_the_lock(tmp_path):
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from cfpairs.workspace import Workspace\n"
+            f"with Workspace({str(tmp_path)!r}).lock():\n print('held', flush=True); sys.stdin.read()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(WorkspaceError, match=f"process {holder.pid}"), Workspace(tmp_path).lock():
+            pass
+        holder.kill()
+        holder.wait()
+        with Workspace(tmp_path).lock():
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_the_lock_is_free_after_an_error(tmp_path):
+    with pytest.raises(RuntimeError), Workspace(tmp_path).lock():
+        raise RuntimeError
+    with Workspace(tmp_path).lock():
+        pass
+
+
+def test_a_workspace_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkspaceError, match=r"cannot be written.*--workspace"):
+        Workspace(tmp_path / "file" / "w").ensure()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_workspace(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(WorkspaceError, match="Permission denied"):
+        Workspace(tmp_path).ensure()
