@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cfpairs.report.model import PairSetView, ReportData
+from cfpairs.report.svg import MAX_SERIES
 from cfpairs.report.values import as_float, as_floats, as_int, as_rows, count, distance, per_cent
 from cfpairs.report.verdict import gain
 from cfpairs.report.words import rule
@@ -45,6 +46,8 @@ def curve_caption(data: ReportData) -> str:
         parts.append(_peak(data))
     if sum(c.chosen_r is not None for c in data.curves) > 1:
         parts.append("Rings mark the r that the rule chose for each pair set.")
+    if len(data.curves) > MAX_SERIES:
+        parts.append(f"Only {MAX_SERIES} of {len(data.curves)} curves are drawn; the numbers below have all.")
     return " ".join(part for part in parts if part)
 
 

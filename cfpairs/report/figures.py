@@ -52,7 +52,7 @@ def curve_figure(data: ReportData, *, width: int, height: int, name: str) -> Mar
         _mark_r(axes, data.best.r, f"chosen r = {data.best.r}")
     _rank_axis(axes, last)
     _per_cent_axis(axes)
-    canvas.legend(axes, columns=4 if width > 500 else 2)
+    canvas.legend(axes)
     return canvas.svg("Worst-group accuracy on test against the number r of removed directions.")
 
 
@@ -140,7 +140,7 @@ def scree_figure(pairs: PairSetView, *, width: int, height: int, name: str) -> M
     if pairs.r is not None and 0 < pairs.r < len(values):
         _mark_r(axes, pairs.r + 0.5, f"r = {pairs.r}", place=False)
     _log_axes(axes, values, edge)
-    canvas.legend(axes, columns=3)
+    canvas.legend(axes)
     return canvas.svg(f"Singular values of the differences of the {pairs.name} pairs, strongest first.")
 
 
@@ -177,7 +177,7 @@ def tradeoff_figure(pairs: PairSetView, *, width: int, height: int, name: str) -
         _mark_r(axes, pairs.r, f"r = {pairs.r}")
     _rank_axis(axes, last)
     _per_cent_axis(axes)
-    canvas.legend(axes, columns=2)
+    canvas.legend(axes)
     return canvas.svg(
         f"Shares of environment, label and variance removed against r, for the {pairs.name} pairs."
     )

@@ -30,7 +30,7 @@ class PairSetPage(NamedTuple):
 
     view: PairSetView
     anchor: str
-    recommended: bool
+    in_verdict: bool
     folded: bool
     text: str
     advice: tuple[str, ...]
@@ -124,7 +124,7 @@ def _pair_set_page(pairs: PairSetView, data: ReportData, index: int) -> PairSetP
     return PairSetPage(
         view=pairs,
         anchor=f"set-{index + 1}",
-        recommended=pairs.name == data.verdict.pair_set,
+        in_verdict=pairs.name == data.verdict.pair_set,
         folded=data.verdict.pair_set is not None and pairs.name != data.verdict.pair_set,
         text=words.sentence(as_mapping(quality.get("verdict")).get("text")),
         advice=tuple(filter(None, map(words.sentence, advice))) if isinstance(advice, (list, tuple)) else (),

@@ -36,6 +36,9 @@ TOKENS = {
 FONT = 11.5
 """Size of text in CSS pixels."""
 
+LETTER, LEGEND_HANDLE = 6.8, 62.0
+"""Width in CSS pixels of a letter, and of a legend's line with the space around it; both on the safe side."""
+
 
 class Canvas:
     """A figure that is independent of the user's matplotlib settings.
@@ -73,15 +76,17 @@ class Canvas:
         axes.patch.set_visible(False)
         return axes
 
-    def legend(self, axes: Axes, columns: int) -> None:
-        """Names above the drawing, where they hide nothing."""
+    def legend(self, axes: Axes) -> None:
+        """Names above the drawing, where they hide nothing, in as many columns as fit."""
         handles, labels = axes.get_legend_handles_labels()
+        names = [_shortened(label, int((self.width - LEGEND_HANDLE) / LETTER)) for label in labels]
+        column = LEGEND_HANDLE + LETTER * max(map(len, names))
         with _style(self.name):
             self.figure.legend(
                 handles,
-                labels,
+                names,
                 loc="outside upper left",
-                ncols=min(columns, len(handles)),
+                ncols=max(1, min(len(handles), int(self.width / column))),
                 frameon=False,
                 fontsize=FONT,
                 labelcolor=TOKENS["ink"],
@@ -102,6 +107,13 @@ class Canvas:
             self.figure.savefig(buffer, format="svg", metadata={"Date": None})
         root = ET.fromstring(buffer.getvalue())  # noqa: S314 - written by matplotlib one line above
         return Markup(_inline(root, self.name, self.width, self.height, description))  # noqa: S704
+
+
+def _shortened(name: str, most: int) -> str:
+    """`name` with its middle left out if it has more than `most` letters."""
+    if len(name) <= most:
+        return name
+    return f"{name[: most // 2]}\u2026{name[len(name) - (most - most // 2 - 1) :]}"
 
 
 @contextmanager

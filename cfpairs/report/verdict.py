@@ -232,9 +232,7 @@ def _without_probe(pair_sets: Sequence[PairSetInput], has_results: bool) -> Verd
             "needs_pairs", "There are no pairs yet", "make some with 'cfpairs build --method edit'"
         )
     step = "fit the probes with 'cfpairs probe --method erm --method ncm', and run the report again"
-    unfitted = "No probe without the pairs' directions (NCM) has been fitted yet"
-    if has_results:
-        unfitted = "Only probes that use no pairs have been fitted"
+    unfitted = "Only probes without pairs have been fitted" if has_results else "No probe has been fitted yet"
     if not known:
         return _plain_verdict("needs_pairs", f"{unfitted}, and the pairs were not measured", step)
     best, level = min(known, key=lambda pair: LEVELS.index(pair[1]))

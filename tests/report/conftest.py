@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sample import sample
 
 from cfpairs.report.assess import assess
 from cfpairs.report.model import ReportData
+from tests.report.sample import sample
 
 
 @pytest.fixture(scope="session")

@@ -273,7 +273,7 @@ def sample(folder: Path, seed: int = 0) -> dict[str, Any]:
         "item_of": lambda item: items.get(item, {}),
         "data": {
             "preset": "digits",
-            "items": 3664,
+            "items": 4064,
             "image_size": 128,
             "shortcut": 0.95,
             "sources": ["scikit-learn digits", "scikit-image grass, gravel"],

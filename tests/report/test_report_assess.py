@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sample import RANKS
 
 from cfpairs.report.as_json import QUALITY_FIELDS, render_json
 from cfpairs.report.assess import assess
@@ -19,6 +18,7 @@ from cfpairs.report.groups import TINY
 from cfpairs.report.model import PairSetInput, PairSetView, ReportData
 from cfpairs.report.values import jsonable
 from cfpairs.tables import RESULTS
+from tests.report.sample import RANKS
 
 
 def test_the_sample_says_what_it_was_made_to_say(data: ReportData) -> None:
@@ -192,6 +192,12 @@ def test_the_curve_caption_says_that_the_peak_was_not_used(given: dict[str, Any]
     assert "highest at r = 8 (71.0 %)" in caption and "not used to choose" in caption
     flat = [row for row in given["curves"] if row["r"] <= 4]
     assert "No other r on its curve is higher." in curve_caption(assess(**(given | {"curves": flat})))
+
+
+def test_more_curves_than_can_be_told_apart_are_counted(given: dict[str, Any], data: ReportData) -> None:
+    many = [row | {"pair_set": f"set {i}"} for row in given["curves"][: len(RANKS)] for i in range(9)]
+    assert "Only 6 of 9 curves are drawn" in curve_caption(assess(**(given | {"curves": many})))
+    assert "are drawn" not in curve_caption(data)
 
 
 def test_the_report_loads_neither_torch_nor_matplotlib_before_it_draws() -> None:

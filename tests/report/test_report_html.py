@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from cfpairs.report.assess import PairSetInput, assess
+from cfpairs.report.figures import curve_figure
 from cfpairs.report.html import render_html
 from cfpairs.report.model import ReportData
 
@@ -231,6 +232,18 @@ def test_names_that_matplotlib_or_a_link_would_interpret_are_shown_as_they_are(g
     for name in names.values():
         assert f">{name}</text>" in drawn or f"> {name}</text>" in drawn
         assert name not in html
+
+
+def test_long_names_stay_inside_the_drawing(given: dict[str, Any]) -> None:
+    name = "a-pair-set-with-a-name-that-is-as-long-as-a-name-may-be-" + 8 * "x"
+    curves = [row | {"pair_set": name + row["pair_set"][:1]} for row in given["curves"]]
+    data = assess(**(given | {"curves": curves}))
+    for width in (380, 880):
+        drawing = str(curve_figure(data, width=width, height=360, name="x"))
+        words = re.findall(r'<text [^>]*\bx="([\d.]+)"[^>]*>([^<]*)</text>', drawing)
+        legend = [(float(x), text) for x, text in words if text.startswith("a-pair-set")]
+        assert len(legend) == 3
+        assert all(x + 6.5 * len(text) <= width for x, text in legend)
 
 
 def test_missing_and_broken_images_show_a_placeholder(given: dict[str, Any], tmp_path: Path) -> None:
