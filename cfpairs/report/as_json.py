@@ -15,6 +15,7 @@ SCHEMA_VERSION = 1
 QUALITY_FIELDS = (
     "n_pairs",
     "dim",
+    "metric",
     "singular_values",
     "sigma",
     "noise_edge",

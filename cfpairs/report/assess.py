@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cfpairs.report.gallery import Names, gallery_of
-from cfpairs.report.groups import group_views, group_warnings, splits_of
+from cfpairs.report.gallery import gallery_of
+from cfpairs.report.groups import Names, cell_views, group_views, group_warnings, splits_of
 from cfpairs.report.model import (
     Curve,
     CurvePoint,
@@ -76,10 +76,7 @@ def assess(
     baseline = matching_erm(chosen_by, best)
     chosen_r = {(row.pair_set, row.method): row.r for row in chosen_by}
     splits = splits_of(groups)
-    names = Names(
-        {row.get("label"): str(row.get("label_name")) for row in groups},
-        {row.get("env"): str(row.get("env_name")) for row in groups},
-    )
+    names = Names.of(groups)
     return ReportData(
         title=title,
         verdict=overall(pair_sets, best, baseline, bool(summaries)),
@@ -247,6 +244,7 @@ def _pair_set_view(
         level=quality_level(quality),
         r=as_int(quality.get("recommended_r")) if chosen is None else chosen,
         r_chosen=chosen is not None,
+        cells=cell_views(quality.get("cells"), names),
         gallery=shown.sound,
         set_apart=shown.apart,
         n_sound=shown.n_sound,

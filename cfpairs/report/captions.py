@@ -11,7 +11,14 @@ from cfpairs.report.values import as_float, as_floats, as_int, as_rows, count, d
 from cfpairs.report.verdict import gain
 from cfpairs.report.words import rule
 
-__all__ = ["curve_caption", "forecast_caption", "row_at", "scree_caption", "tradeoff_caption"]
+__all__ = [
+    "cells_caption",
+    "curve_caption",
+    "forecast_caption",
+    "row_at",
+    "scree_caption",
+    "tradeoff_caption",
+]
 
 MOST = 0.9
 """From this share on, removing is called nearly all."""
@@ -118,6 +125,8 @@ def tradeoff_caption(pairs: PairSetView) -> str:
     row = row_at(as_rows(pairs.quality.get("tradeoff")), pairs.r)
     if row is None:
         return "No r is chosen here; look for one that takes much of the environment and little of the label."
+    if pairs.r == 0:
+        return "With r = 0 nothing is removed: no direction of these pairs is worth its price."
     env, label = as_float(row.get("environment_removed")), as_float(row.get("label_removed"))
     fair = as_float(row.get("label_removed_deconfounded"))
     text = f"Removing r = {row['r']} takes {per_cent(env)} of the environment's signal"
@@ -152,6 +161,17 @@ def _worth(env: float | None, label: float | None, fair: float | None) -> str:
     )
     joint = "and" if gone.startswith("Nearly") else "but"
     return f"{gone} {joint} {cheap}."
+
+
+def cells_caption(pairs: PairSetView) -> str:
+    """Which label and change of environment has the fewest pairs."""
+    if not pairs.cells:
+        return ""
+    fewest = min(pairs.cells, key=lambda cell: cell.n_pairs)
+    where = f"{fewest.label_name}, {fewest.env_a_name} to {fewest.env_b_name}"
+    if fewest.n_pairs == max(cell.n_pairs for cell in pairs.cells):
+        return f"All {len(pairs.cells)} changes have {count(fewest.n_pairs)} pairs each."
+    return f"Fewest for {where}: {count(fewest.n_pairs)}."
 
 
 def forecast_caption(pairs: PairSetView) -> str:

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from cfpairs.report.groups import Names
 from cfpairs.report.model import Item, PairView
 from cfpairs.report.values import as_float, as_rows
 
-__all__ = ["Gallery", "Names", "gallery_of"]
+__all__ = ["Gallery", "gallery_of"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Names:
-    """Names of labels and environments by code, for items that are not in the manifest."""
-
-    labels: Mapping[Any, str]
-    envs: Mapping[Any, str]
-
-    def label(self, code: object) -> str:
-        """The name of a label, else its code."""
-        return self.labels.get(code, "unknown label" if code is None else str(code))
-
-    def env(self, code: object) -> str:
-        """The name of an environment, else its code."""
-        return self.envs.get(code, "unknown environment" if code is None else str(code))
 
 
 class Gallery(NamedTuple):

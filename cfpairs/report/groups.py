@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from cfpairs.report.model import GroupView
-from cfpairs.report.values import as_int
+from cfpairs.report.model import CellView, GroupView
+from cfpairs.report.values import as_float, as_int, as_rows
 from cfpairs.report.words import join
 
-__all__ = ["TINY", "group_views", "group_warnings", "splits_of"]
+__all__ = ["TINY", "Names", "cell_views", "group_views", "group_warnings", "splits_of"]
 
 TINY = 20
 """Below this count a 95 % interval of an accuracy is wider than 40 points (Wilson, at one half)."""
@@ -26,6 +27,42 @@ TINY_MEANS = {
     "val": "rules that use the validation split judge this case by chance",
     "test": "its accuracy is uncertain by 20 points or more either way",
 }
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of labels and environments by their codes."""
+
+    labels: Mapping[Any, str]
+    envs: Mapping[Any, str]
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> Names:
+        """The names that the rows of group counts give."""
+        return cls(dict(_names(rows, "label", "label_name")), dict(_names(rows, "env", "env_name")))
+
+    def label(self, code: object) -> str:
+        """The name of a label, else its code."""
+        return self.labels.get(code, "unknown label" if code is None else str(code))
+
+    def env(self, code: object) -> str:
+        """The name of an environment, else its code."""
+        return self.envs.get(code, "unknown environment" if code is None else str(code))
+
+
+def cell_views(cells: object, names: Names) -> tuple[CellView, ...]:
+    """Rows ``label``, ``env_a``, ``env_b``, ``n_pairs``, ``n_items``, ``covered``, with names for codes."""
+    return tuple(
+        CellView(
+            names.label(row.get("label")),
+            names.env(row.get("env_a")),
+            names.env(row.get("env_b")),
+            as_int(row.get("n_pairs")) or 0,
+            as_int(row.get("n_items")),
+            as_float(row.get("covered")),
+        )
+        for row in as_rows(cells)
+    )
 
 
 def splits_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

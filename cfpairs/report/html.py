@@ -10,7 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cfpairs.report import words
-from cfpairs.report.captions import curve_caption, forecast_caption, scree_caption, tradeoff_caption
+from cfpairs.report.captions import (
+    cells_caption,
+    curve_caption,
+    forecast_caption,
+    scree_caption,
+    tradeoff_caption,
+)
 from cfpairs.report.figures import curve_figure, scree_figure, tradeoff_figure
 from cfpairs.report.groups import TINY
 from cfpairs.report.markdown import render_markdown
@@ -41,6 +47,7 @@ class PairSetPage(NamedTuple):
     tradeoff_rows: tuple[Mapping[str, Any], ...]
     forecast_rows: tuple[Mapping[str, Any], ...]
     forecast_caption: str
+    cells_caption: str
     card: Markup
 
 
@@ -135,6 +142,7 @@ def _pair_set_page(pairs: PairSetView, data: ReportData, index: int) -> PairSetP
         tradeoff_rows=as_rows(quality.get("tradeoff")),
         forecast_rows=as_rows(quality.get("forecast")),
         forecast_caption=forecast_caption(pairs),
+        cells_caption=cells_caption(pairs),
         card=render_markdown(pairs.card),
     )
 

@@ -29,6 +29,18 @@ def measures(pair_sets: Sequence[PairSetView]) -> tuple[Measure, ...]:
     return tuple(row for row in rows if any(value != ABSENT for value in row.values))
 
 
+METRICS = {
+    "identity": "coordinates as embedded",
+    "within-group": "spread of the items within groups",
+    "control": "spread of control pairs",
+}
+
+
+def _metric(quality: Mapping[str, Any]) -> str:
+    metric = quality.get("metric")
+    return METRICS.get(metric, metric) if isinstance(metric, str) else ABSENT
+
+
 def _rank(quality: Mapping[str, Any]) -> str:
     rank = as_int(quality.get("rank"))
     if rank is None:
@@ -51,9 +63,10 @@ def _alignment(quality: Mapping[str, Any]) -> str:
 
 _MEASURES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("Pairs measured", "sound pairs that the figures rest on", lambda q: count(as_int(q.get("n_pairs")))),
+    ("Measured in", "the unit of noise level and singular values", _metric),
     (
         "Noise level",
-        "random part of a difference in one coordinate of the embedding",
+        "random part of a difference in one coordinate",
         lambda q: number(as_float(q.get("sigma"))),
     ),
     (
@@ -75,7 +88,8 @@ _MEASURES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("Alignment", "estimated cosine of each direction with the true one, strongest first", _alignment),
     (
         "Split-half distance",
-        "how far the directions from one half of the pairs lie from those of the other: 0 same, 1 unrelated",
+        "how far the directions from only half of the pairs are from the true ones, by how well two halves "
+        "agree: 0 exact, 1 unrelated",
         lambda q: distance(as_float(as_mapping(q.get("split_half")).get("distance"))),
     ),
     ("Split-half cosines", "agreement of the two halves, direction by direction; 1 is full", _cosines),

@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = [
     "LEVELS",
+    "CellView",
     "Curve",
     "CurvePoint",
     "GroupView",
@@ -137,6 +138,26 @@ class PairView:
 
 
 @dataclass(frozen=True)
+class CellView:
+    """How many pairs lead from one environment to another within one label.
+
+    Attributes
+    ----------
+    n_items : int or None
+        Training items that already show the label in the environment that the pairs lead to.
+    covered : float or None
+        Share of this cell's mean difference that the pairs of the other cells show too.
+    """
+
+    label_name: str
+    env_a_name: str
+    env_b_name: str
+    n_pairs: int
+    n_items: int | None
+    covered: float | None
+
+
+@dataclass(frozen=True)
 class PairSetView:
     """One pair set with what was found about it.
 
@@ -161,6 +182,7 @@ class PairSetView:
     level: str | None
     r: int | None
     r_chosen: bool
+    cells: tuple[CellView, ...]
     gallery: tuple[PairView, ...]
     set_apart: tuple[PairView, ...]
     n_sound: int

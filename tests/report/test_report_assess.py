@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ import pytest
 
 from cfpairs.report.as_json import QUALITY_FIELDS, render_json
 from cfpairs.report.assess import assess
-from cfpairs.report.captions import curve_caption, forecast_caption, scree_caption, tradeoff_caption
+from cfpairs.report.captions import (
+    cells_caption,
+    curve_caption,
+    forecast_caption,
+    scree_caption,
+    tradeoff_caption,
+)
 from cfpairs.report.groups import TINY
 from cfpairs.report.model import PairSetInput, PairSetView, ReportData
 from cfpairs.report.values import jsonable
@@ -139,7 +146,7 @@ def test_points_without_an_accuracy_are_left_out(given: dict[str, Any]) -> None:
 
 
 def view(**quality: Any) -> PairSetView:
-    return PairSetView("edit", "edit", {}, quality, None, 4, True, (), (), 0, 0, "")
+    return PairSetView("edit", "edit", {}, quality, None, 4, True, (), (), (), 0, 0, "")
 
 
 def test_the_scree_caption_counts_components_above_the_edge() -> None:
@@ -184,6 +191,20 @@ def test_the_forecast_caption_looks_only_ahead() -> None:
     assert "would help" in forecast_caption(view(forecast=rows, **now))
     assert "change little" in forecast_caption(view(forecast=rows, n_pairs=200, misalignment=0.32))
     assert forecast_caption(view(forecast=rows[:1], **now)) == forecast_caption(view()) == ""
+
+
+def test_cells_have_names_and_the_thinnest_is_named(data: ReportData) -> None:
+    edit, nearest, _random = data.pair_sets
+    assert [(c.label_name, c.env_a_name, c.env_b_name, c.n_pairs) for c in edit.cells][2] == (
+        "digit 5 to 9", "grass", "gravel", 56,
+    )  # fmt: skip
+    assert cells_caption(edit) == "Fewest for digit 5 to 9, grass to gravel: 56."
+    assert nearest.cells == () and cells_caption(nearest) == ""
+
+
+def test_removing_nothing_is_said_in_words() -> None:
+    rows = [{"r": 0, "environment_removed": 0.0, "label_removed": 0.0}]
+    assert "nothing is removed" in tradeoff_caption(replace(view(tradeoff=rows), r=0))
 
 
 def test_the_curve_caption_says_that_the_peak_was_not_used(given: dict[str, Any], data: ReportData) -> None:

@@ -194,6 +194,7 @@ def test_everything_from_the_data_is_escaped(given: dict[str, Any]) -> None:
         "flags": [{"pair_id": "p1", "flag": EVIL, "score": 1.0, "reason": EVIL}],
         "tradeoff": [{"r": r, "environment_removed": r / 2, "label_removed": 0.0} for r in (0, 1, 2)],
         "forecast": [{"n_pairs": 9, "misalignment": 0.1}],
+        "cells": [{"label": 0, "env_a": 0, "env_b": 7, "n_pairs": 1}], "metric": EVIL, "sigma": 1.0,
     }  # fmt: skip
     pair = {
         "pair_id": "p1", "a_id": EVIL, "b_id": EVIL, "label": 0, "env_a": 0, "env_b": 1, "score": None,
