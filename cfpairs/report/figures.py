@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["curve_figure", "scree_figure", "tradeoff_figure"]
 
+MOST_MARKERS = 16
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
@@ -89,6 +90,7 @@ def _curve(axes: Axes, curve: Curve, i: int, label: str) -> None:
         lw=1.8,
         ls=DASHES[i],
         marker=MARKERS[i],
+        markevery=_marked([p.r for p in curve.points]),
         ms=6.0,
         mew=0,
         label=_legend_text(label),
@@ -168,6 +170,7 @@ def tradeoff_figure(pairs: PairSetView, *, width: int, height: int, name: str) -
             lw=1.7,
             ls=DASHES[i],
             marker=MARKERS[i],
+            markevery=_marked([r for r, _ in known]),
             ms=5.5,
             mew=0,
             label=text,
@@ -191,6 +194,13 @@ def _known(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float
 def _place(r: float) -> float:
     """Where a rank stands on the axis: 0, 1, 2, 4, 8 ... at nearly even steps, 0 included."""
     return math.log2(1.0 + r)
+
+
+def _marked(ranks: Sequence[int]) -> list[int]:
+    """Which points carry a marker: all, or those at the axis' ticks where the others would run together."""
+    if len(ranks) <= MOST_MARKERS:
+        return list(range(len(ranks)))
+    return [i for i, r in enumerate(ranks) if r & (r - 1) == 0]
 
 
 def _rank_axis(axes: Axes, last: int) -> None:

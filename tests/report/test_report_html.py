@@ -235,6 +235,17 @@ def test_names_that_matplotlib_or_a_link_would_interpret_are_shown_as_they_are(g
         assert name not in html
 
 
+def test_markers_do_not_run_together(given: dict[str, Any]) -> None:
+    def markers(ranks: range) -> int:
+        rows = [row | {"r": r} for r in ranks for row in given["curves"][:1]]
+        return str(curve_figure(assess(**(given | {"curves": rows})), width=380, height=360, name="x")).count(
+            "<use "
+        )
+
+    few, many = markers(range(16)), markers(range(65))
+    assert few - many == 16 - 8  # at r = 0, 1, 2, 4 ... 64
+
+
 def test_long_names_stay_inside_the_drawing(given: dict[str, Any]) -> None:
     name = "a-pair-set-with-a-name-that-is-as-long-as-a-name-may-be-" + 8 * "x"
     curves = [row | {"pair_set": name + row["pair_set"][:1]} for row in given["curves"]]
