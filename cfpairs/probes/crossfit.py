@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from cfpairs.subspace import Directions, difference_directions
 __all__ = ["ItemRows", "PairRows", "cross_fit_pairs", "fold_directions", "in_domain_average"]
 
 Array = NDArray[np.float64]
+Map = Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]
 
 # Accuracies on a few hundred held-out rows do not change when fits are stopped earlier than this, and
 # single precision halves their time; the chosen setting is fitted again to full precision.
@@ -97,10 +98,11 @@ class PairRows:
         )  # fmt: skip
 
 
-def fold_directions(pairs: PairRows, fold: NDArray[np.int64], limit: int) -> list[Directions]:
-    """Directions of the differences without each fold in turn."""
+def fold_directions(pairs: PairRows, fold: NDArray[np.int64], limit: int, run: Map = map) -> list[Directions]:
+    """Directions of the differences without each fold in turn; `run` is a ``map``, serial or of a pool."""
     D = pairs.differences
-    return [difference_directions(D[fold != f], limit=limit) for f in range(int(fold.max()) + 1)]
+    numbers = range(int(fold.max()) + 1)
+    return list(run(lambda f: difference_directions(D[fold != f], limit=limit), numbers))
 
 
 def cross_fit_pairs(
@@ -109,6 +111,7 @@ def cross_fit_pairs(
     settings: Sequence[Setting],
     fold: NDArray[np.int64],
     directions: Sequence[Directions],
+    run: Map = map,
 ) -> PairScores:
     """Judge every setting on pairs that neither its projection nor its probe has seen.
 
@@ -120,6 +123,8 @@ def cross_fit_pairs(
         A rank over that of a fold's pairs stands for all of their directions.
     fold : ndarray of shape (k,)
     directions : sequence of Directions, one a fold
+    run : callable
+        A ``map``, serial or of a pool of threads; folds do not depend on each other.
 
     Raises
     ------
@@ -130,8 +135,9 @@ def cross_fit_pairs(
     predicted = np.empty((2, k, f), dtype=train.y.dtype)
     change = np.empty((k, f))
     rows = train.X.astype(np.float32)
-    for number, found in enumerate(directions):
-        held = np.flatnonzero(fold == number)
+
+    def judge(number: int) -> None:
+        found, held = directions[number], np.flatnonzero(fold == number)
         seen = np.concatenate([pairs.subject_a[held], pairs.subject_b[held]])
         kept = ~np.isin(train.subject, seen)
         if len(np.unique(train.y[kept])) < 2:
@@ -145,6 +151,10 @@ def cross_fit_pairs(
         a, b = fit.logits(pairs.a[held]), fit.logits(pairs.b[held])
         predicted[0, held], predicted[1, held] = fit.decide(a), fit.decide(b)
         change[held] = np.abs(a - b).max(axis=2)
+
+    # Each fold writes its own rows, so the order in which threads end does not matter.
+    for _ in run(judge, range(len(directions))):
+        pass
     return score_pairs(pairs.labels, predicted[0], predicted[1], pairs.env_a, pairs.env_b, change)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from cfpairs.config import ProbeConfig, parse_r
 from cfpairs.errors import DataError
@@ -35,8 +38,9 @@ Array = NDArray[np.float64]
 AUTO_RANKS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 """Ranks that ``r = auto`` chooses among, as far as the pairs' rank allows."""
 
+MAX_WORKERS = 8
 GRID_TOL = 1e-4
-FINAL_TOL = 1e-8
+FINAL_TOL = 1e-6
 
 
 @dataclass
@@ -50,7 +54,7 @@ class Study:
     grid : list of dict
         One row a fit: pair_set, method, r, C, worst_group, average on test, iterations, gradient_norm.
     curves : list of dict
-        Test figures at every rank, C chosen by the first rule at that rank.
+        Test figures at every rank, C chosen by held-out pairs at that rank.
     predictions : list of pyarrow.Table
         Test predictions of every chosen setting, one table each.
     coefficients : dict of str to ndarray
@@ -96,10 +100,16 @@ def run_study(
         raise DataError("ncm needs a pair set", got="none", remedy="run 'cfpairs build --method edit' first")
     axes = principal_axes(train.X)
     bench = _Bench(_turned(train, axes), _turned(test, axes), axes, config)
-    steps = len(pair_sets) * (len(config.seeds) + 1) or 1
-    with progress.task("probes", steps) as advance:
+    steps = max(len(pair_sets), 1) * (len(config.seeds) + 2)
+    # Fits of different folds run side by side, each on one BLAS thread: products of this size gain little
+    # from a second thread, and threads that wait for each other stall where the machine is shared.
+    with (
+        progress.task("probes", steps) as advance,
+        threadpool_limits(limits=1, user_api="blas"),
+        ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MAX_WORKERS)) as pool,
+    ):
         for pairs in pair_sets or (None,):
-            bench.pair_set(pairs if pairs is None else pairs.turned(axes), advance)
+            bench.pair_set(pairs if pairs is None else pairs.turned(axes), pool, advance)
     bench.study.results.extend(means_over_seeds(bench.study.results))
     return bench.study
 
@@ -119,29 +129,41 @@ class _Bench:
         self.study = Study()
         self.shared_rules_done: set[str] = set()
 
-    def pair_set(self, pairs: PairRows | None, advance: Any) -> None:
+    def pair_set(self, pairs: PairRows | None, pool: ThreadPoolExecutor, advance: Any) -> None:
         """Everything about one pair set; None fits only what needs no pairs."""
         begun = time.perf_counter()
         rules = [r for r in self.config.selection if pairs is not None or r != "pairs"] or ["in-domain"]
         found = None if pairs is None else self._directions(pairs)
-        folds = {} if pairs is None or "pairs" not in rules else self._folds(pairs)
+        folds = {} if pairs is None or "pairs" not in rules else self._folds(pairs, pool)
         settings = self._settings(pairs, found, folds)
-        sweep = solve_settings(
-            self.train.X, self.train.y, settings, None if found is None else found.vectors, tol=GRID_TOL
-        )
+        Q = None if found is None else found.vectors
+        whole = pool.submit(solve_settings, self.train.X, self.train.y, settings, Q, tol=GRID_TOL)
+        averages = {
+            seed: pool.submit(in_domain_average, self.train, settings, found, seed)
+            for seed in self.config.seeds
+            if "in-domain" in rules
+        }
+        scores: dict[int, PairScores] = {}
+        for seed in self.config.seeds:
+            if pairs is not None and seed in folds:
+                scores[seed] = cross_fit_pairs(self.train, pairs, settings, *folds[seed], pool.map)
+            advance(1)
+        sweep = whole.result()
         seconds = time.perf_counter() - begun
         accuracy = self._grid_rows(pairs, sweep)
         advance(1)
-        for seed in self.config.seeds:
-            scores = None
-            if pairs is not None and seed in folds:
-                scores = cross_fit_pairs(self.train, pairs, settings, *folds[seed])
-            chosen = self._choose(rules, settings, scores, accuracy, found, seed)
-            self._record(pairs, sweep, chosen, scores, found, seed, seconds)
-            if seed == self.config.seeds[0] and pairs is not None:
-                self._curve(pairs, sweep, scores, accuracy, rules[0])
-            advance(1)
+        chosen = {
+            seed: self._choose(
+                rules, settings, scores.get(seed), accuracy,
+                averages[seed].result() if seed in averages else None,
+            )
+            for seed in self.config.seeds
+        }  # fmt: skip
+        self._record(pairs, sweep, chosen, scores, found, seconds)
+        if pairs is not None and scores:
+            self._curve(pairs, sweep, scores[self.config.seeds[0]], accuracy)
         self.shared_rules_done.update(r for r in rules if r != "pairs")
+        advance(1)
 
     def _directions(self, pairs: PairRows) -> Directions:
         if not len(pairs):
@@ -152,12 +174,14 @@ class _Bench:
             )
         return difference_directions(pairs.differences)
 
-    def _folds(self, pairs: PairRows) -> dict[int, tuple[NDArray[np.int64], list[Directions]]]:
+    def _folds(
+        self, pairs: PairRows, pool: ThreadPoolExecutor
+    ) -> dict[int, tuple[NDArray[np.int64], list[Directions]]]:
         limit = max(parse_r(self.config.r) or AUTO_RANKS)
         made = {}
         for seed in self.config.seeds:
             fold = pairs.folds(self.config.folds, seed)
-            made[seed] = (fold, fold_directions(pairs, fold, limit))
+            made[seed] = (fold, fold_directions(pairs, fold, limit, pool.map))
         return made
 
     def _settings(
@@ -215,12 +239,10 @@ class _Bench:
         settings: Sequence[Setting],
         scores: PairScores | None,
         accuracy: Array,
-        found: Directions | None,
-        seed: int,
+        in_domain: Array | None,
     ) -> dict[tuple[str, str], Choice]:
         """What every rule chooses for every method."""
         chosen: dict[tuple[str, str], Choice] = {}
-        in_domain = in_domain_average(self.train, settings, found, seed) if "in-domain" in rules else None
         for method in dict.fromkeys(s.method for s in settings):
             of = np.array([i for i, s in enumerate(settings) if s.method == method])
             r = np.array([settings[i].r for i in of])
@@ -243,63 +265,52 @@ class _Bench:
         self,
         pairs: PairRows | None,
         sweep: Sweep,
-        chosen: dict[tuple[str, str], Choice],
-        scores: PairScores | None,
+        chosen: dict[int, dict[tuple[str, str], Choice]],
+        scores: dict[int, PairScores],
         found: Directions | None,
-        seed: int,
         seconds: float,
     ) -> None:
-        """Fit the chosen settings to full precision and record what they do on test."""
-        wanted = sorted({choice.index for choice in chosen.values()})
-        start = sweep.fits.take(wanted)
+        """Fit every chosen setting to full precision, once, and record what it does on test."""
+        wanted = sorted({choice.index for each in chosen.values() for choice in each.values()})
         final = solve_settings(
             self.train.X,
             self.train.y,
             [sweep.settings[i] for i in wanted],
             None if found is None else found.vectors,
-            start=start,
+            start=sweep.fits.take(wanted),
             tol=FINAL_TOL,
         )
         logits = final.logits(self.test.X)
         predicted = final.decide(logits)
-        for (method, rule), choice in chosen.items():
-            place = wanted.index(choice.index)
-            setting = sweep.settings[choice.index]
-            shared = pairs is None or (method == "erm" and rule != "pairs")
-            name = None if shared or pairs is None else pairs.name
-            result = evaluate(
-                self.test.y, predicted[:, place], self.test.env,
-                groups=self.groups, train_counts=self.train_counts,
-            )  # fmt: skip
-            tried = sum(s.method == method for s in sweep.settings)
-            self.study.results.append(
-                result_row(
-                    name,
-                    setting,
-                    rule,
-                    seed,
-                    choice,
-                    result,
-                    tried=tried,
-                    gradient_norm=float(final.fits.gradient_norm[place]),
-                    flip_rate=None if scores is None else float(scores.flip_rate[choice.index]),
-                    n_pairs=None if name is None or pairs is None else len(pairs),
-                    seconds=seconds * tried / len(sweep.settings),
-                )
-            )
-            self._keep(name, method, rule, seed, final.fits, place, found, setting.r)
-            self.study.predictions.append(
-                prediction_table(
-                    self.test.ids,
-                    self.test.y,
-                    predicted[:, place],
-                    logits[:, place],
-                    name,
-                    setting,
-                    rule,
-                    seed,
-                )
-            )
+        for seed, each in chosen.items():
+            for (method, rule), choice in each.items():
+                place = wanted.index(choice.index)
+                setting = sweep.settings[choice.index]
+                shared = pairs is None or (method == "erm" and rule != "pairs")
+                name = None if shared or pairs is None else pairs.name
+                result = evaluate(
+                    self.test.y, predicted[:, place], self.test.env,
+                    groups=self.groups, train_counts=self.train_counts,
+                )  # fmt: skip
+                flips = scores[seed].flip_rate[choice.index] if seed in scores else None
+                tried = sum(s.method == method for s in sweep.settings)
+                self.study.results.append(
+                    result_row(
+                        name, setting, rule, seed, choice, result,
+                        tried=tried,
+                        gradient_norm=float(final.fits.gradient_norm[place]),
+                        flip_rate=None if flips is None else float(flips),
+                        n_pairs=None if name is None or pairs is None else len(pairs),
+                        seconds=seconds * tried / len(sweep.settings),
+                    )
+                )  # fmt: skip
+                self.study.predictions.append(
+                    prediction_table(
+                        self.test.ids, self.test.y, predicted[:, place], logits[:, place],
+                        name, setting, rule, seed,
+                    )
+                )  # fmt: skip
+                self._keep(name, method, rule, seed, final.fits, place, found, setting.r)
 
     def _keep(
         self,
@@ -320,33 +331,26 @@ class _Bench:
         self.study.coefficients[f"{key}/coef"] = np.ascontiguousarray(coef)
         self.study.coefficients[f"{key}/intercept"] = np.ascontiguousarray(fits.intercept[place])
 
-    def _curve(
-        self, pairs: PairRows, sweep: Sweep, scores: PairScores | None, accuracy: Array, rule: str
-    ) -> None:
-        """Test figures at every rank, C chosen by the first rule (by ``pairs`` where it was run)."""
-        predicted: NDArray[Any] | None = None
-        for method in dict.fromkeys(s.method for s in sweep.settings):
-            for r in sorted({s.r for s in sweep.settings if s.method == method}):
-                of = np.array([i for i, s in enumerate(sweep.settings) if (s.method, s.r) == (method, r)])
-                C = np.array([sweep.settings[i].C for i in of])
-                if scores is None:
-                    return
-                best = int(of[choose_by_pairs(scores.take(of), np.full(len(of), r), C).index])
-                if predicted is None:
-                    predicted = sweep.predict(self.test.X)
-                right = predicted[:, best] == self.test.y
-                worst = int(np.nanargmin(accuracy[best]))
-                rows = self.test_codes == worst
-                low, high = wilson_interval(right[rows].sum(), rows.sum())
-                self.study.curves.append(
-                    {
-                        "pair_set": pairs.name,
-                        "method": method,
-                        "r": r,
-                        "C": sweep.settings[best].C,
-                        "worst_group": float(accuracy[best, worst]),
-                        "worst_group_low": float(low),
-                        "worst_group_high": float(high),
-                        "average": float(right.mean()),
-                    }
-                )
+    def _curve(self, pairs: PairRows, sweep: Sweep, scores: PairScores, accuracy: Array) -> None:
+        """Test figures at every rank; C is chosen by the held-out pairs of the first seed."""
+        predicted = sweep.predict(self.test.X)
+        for method, r in sorted({(s.method, s.r) for s in sweep.settings}):
+            of = np.array([i for i, s in enumerate(sweep.settings) if (s.method, s.r) == (method, r)])
+            C = np.array([sweep.settings[i].C for i in of])
+            best = int(of[choose_by_pairs(scores.take(of), np.full(len(of), r), C).index])
+            worst = int(np.nanargmin(accuracy[best]))
+            rows = self.test_codes == worst
+            right = predicted[:, best] == self.test.y
+            low, high = wilson_interval(right[rows].sum(), rows.sum())
+            self.study.curves.append(
+                {
+                    "pair_set": pairs.name,
+                    "method": method,
+                    "r": r,
+                    "C": sweep.settings[best].C,
+                    "worst_group": float(accuracy[best, worst]),
+                    "worst_group_low": float(low),
+                    "worst_group_high": float(high),
+                    "average": float(right.mean()),
+                }
+            )
