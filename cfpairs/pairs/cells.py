@@ -1,0 +1,234 @@
+"""Which pairs are possible, and how a number of them is dealt evenly to the cells.
+
+A *cell* is a label and two environments. Candidates of each cell stand in a seeded order that does not
+depend on how many pairs are asked for, and the cells take turns: so a larger set begins with the smaller one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cfpairs.errors import DataError
+from cfpairs.tables import fingerprint
+
+__all__ = [
+    "Cell",
+    "TrainItems",
+    "cell_rng",
+    "deal",
+    "edit_cells",
+    "missing_notes",
+    "pair_id",
+    "pair_row",
+    "real_cells",
+    "shortfall_note",
+]
+
+
+class Cell(NamedTuple):
+    """A label, the environment of the pair's first item and that of its second."""
+
+    label: int
+    env_a: int
+    env_b: int
+
+
+@dataclass(frozen=True)
+class TrainItems:
+    """The training items that pairs are made of, in the order of their ids.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        Rows of the manifest: split train, origin source.
+    ids : tuple of str, length n
+    label, env : ndarray of int, shape (n,)
+    label_names, env_names : dict of int to str
+    groups : dict of (label, env) to ndarray of int
+        Row numbers of each group that has items.
+    """
+
+    table: pa.Table
+    ids: tuple[str, ...]
+    label: NDArray[np.int64]
+    env: NDArray[np.int64]
+    label_names: dict[int, str]
+    env_names: dict[int, str]
+    groups: dict[tuple[int, int], NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, manifest: pa.Table) -> TrainItems:
+        """The training items of a manifest.
+
+        Raises
+        ------
+        DataError
+            If there is none, or all are of one environment.
+        """
+        keep = pc.and_(pc.equal(manifest["split"], "train"), pc.equal(manifest["origin"], "source"))
+        table = manifest.filter(keep).sort_by("item_id")
+        if not table.num_rows:
+            raise DataError(
+                "no item to make pairs of",
+                got=f"{manifest.num_rows} items, none in split train",
+                expected="training items in two environments or more",
+            )
+        label = table["label"].to_numpy().astype(np.int64)
+        env = table["env"].to_numpy().astype(np.int64)
+        env_names = dict(zip(env.tolist(), table["env_name"].to_pylist(), strict=True))
+        if len(env_names) < 2:
+            raise DataError(
+                "pairs need two environments in split train",
+                got=f"one, {next(iter(env_names.values()))!r}",
+                expected="two or more",
+                remedy="check the environment column of the data set",
+            )
+        keys = sorted(set(zip(label.tolist(), env.tolist(), strict=True)))
+        return cls(
+            table=table,
+            ids=tuple(table["item_id"].to_pylist()),
+            label=label,
+            env=env,
+            label_names=dict(zip(label.tolist(), table["label_name"].to_pylist(), strict=True)),
+            env_names=env_names,
+            groups={(y, e): np.flatnonzero((label == y) & (env == e)) for y, e in keys},
+        )
+
+    def group_name(self, label: int, env: int) -> str:
+        """A group in words, such as ``0-4 on grass``."""
+        return f"{self.label_names[label]} on {self.env_names[env]}"
+
+    def describe_groups(self) -> str:
+        """Every group and its size in words."""
+        return ", ".join(f"{self.group_name(y, e)}: {len(rows)}" for (y, e), rows in self.groups.items())
+
+
+def real_cells(items: TrainItems) -> list[Cell]:
+    """Cells whose two groups both have items; the lower environment stands first.
+
+    Raises
+    ------
+    DataError
+        If there is none: no label occurs in two environments.
+    """
+    cells = [
+        Cell(label, low, high)
+        for label in sorted(items.label_names)
+        for low, high in combinations(sorted(items.env_names), 2)
+        if (label, low) in items.groups and (label, high) in items.groups
+    ]
+    if not cells:
+        raise DataError(
+            "no two training items share a label and differ in environment",
+            got=items.describe_groups(),
+            expected="a label that occurs in two environments",
+            remedy="method edit needs no such items",
+        )
+    return cells
+
+
+def edit_cells(items: TrainItems) -> list[Cell]:
+    """Every group with every other environment as the target of an edit."""
+    return [
+        Cell(label, source, target)
+        for label in sorted(items.label_names)
+        for source, target in permutations(sorted(items.env_names), 2)
+        if (label, source) in items.groups
+    ]
+
+
+def cell_rng(seed: int, *purpose: object) -> np.random.Generator:
+    """A generator that depends on the seed and on what it is for, and on nothing else."""
+    return np.random.default_rng([seed, int(fingerprint(*purpose), 16)])
+
+
+def deal(sizes: Sequence[int], n: int, start: Sequence[int] | None = None) -> list[int]:
+    """Deal up to `n` turns to streams of candidates, always to the one that has had the fewest.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        How many candidates each stream has.
+    n : int
+    start : sequence of int, optional
+        What each stream is held to have had before the first turn; default 0.
+
+    Returns
+    -------
+    list of int
+        The stream of each turn; shorter than `n` if all are used up. The first `m` turns are those that
+        ``deal(sizes, m, start)`` gives.
+
+    Examples
+    --------
+    >>> deal([1, 5, 5], 6)
+    [0, 1, 2, 1, 2, 1]
+    """
+    had = list(start) if start is not None else [0] * len(sizes)
+    left = list(sizes)
+    heap = [(had[i], i) for i, size in enumerate(sizes) if size > 0]
+    heapq.heapify(heap)
+    turns: list[int] = []
+    while heap and len(turns) < n:
+        count, stream = heapq.heappop(heap)
+        turns.append(stream)
+        left[stream] -= 1
+        if left[stream]:
+            heapq.heappush(heap, (count + 1, stream))
+    return turns
+
+
+def pair_id(method: str, a_id: str, b_id: str) -> str:
+    """The id of the pair of two items: the same whenever and in whatever set it is made."""
+    return f"{method}-{fingerprint(method, a_id, b_id)}"
+
+
+def pair_row(
+    items: TrainItems, method: str, cell: Cell, a: int, b: int, seed: int, score: float | None = None
+) -> dict[str, Any]:
+    """One row of a pair set: the pair of two training items, given by their rows."""
+    a_id, b_id = items.ids[a], items.ids[b]
+    return {
+        "pair_id": pair_id(method, a_id, b_id),
+        "a_id": a_id,
+        "b_id": b_id,
+        "method": method,
+        "label": cell.label,
+        "env_a": cell.env_a,
+        "env_b": cell.env_b,
+        "score": score,
+        "seed": seed,
+        "status": "ok",
+        "reason": None,
+    }
+
+
+def missing_notes(items: TrainItems) -> list[str]:
+    """A line for each label that has no training item in some environment, and one if there is one label."""
+    lines = []
+    if len(items.label_names) == 1:
+        lines.append(f"only one label in split train, {next(iter(items.label_names.values()))!r}")
+    empty = [
+        items.group_name(y, e)
+        for y in sorted(items.label_names)
+        for e in sorted(items.env_names)
+        if (y, e) not in items.groups
+    ]
+    if empty:
+        shown = ", ".join(empty[:4]) + (f" and {len(empty) - 4} more" if len(empty) > 4 else "")
+        lines.append(f"no training item in {shown}")
+    return lines
+
+
+def shortfall_note(wanted: int, made: int, why: str) -> list[str]:
+    """A line if fewer pairs were made than asked for."""
+    return [f"asked for {wanted} pairs, made {made}: {why}"] if made < wanted else []
