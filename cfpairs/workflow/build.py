@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cfpairs.config import PairConfig, parse_options
-from cfpairs.encoders import open_encoder
+from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.registry import resolve

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from cfpairs.embedding import EmbedReport, embed_items
-from cfpairs.encoders import open_encoder
+from cfpairs.encoders.factory import open_encoder
 from cfpairs.tables import FAILURES, load_manifest, part_files, read_table
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.manifest import make_manifest
@@ -41,7 +41,7 @@ def embed(context: Context) -> StageResult:
         )
     else:
         line = f"embeddings: {report.n_items} items, up to date"
-    notes = ()
+    notes: tuple[str, ...] = ()
     if report.n_failed:
         notes = (f"{report.n_failed} images could not be read: {report.folder / 'failures.parquet'}",)
     return StageResult(

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from cfpairs.encoders import open_encoder
+from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import UnknownNameError, WorkspaceError
 from cfpairs.preprocessing import Preprocessor
 from cfpairs.probes.crossfit import ItemRows, PairRows

@@ -51,7 +51,7 @@ def stage_states(context: Context) -> list[StageState]:
 
 
 def _embedded(context: Context) -> int:
-    from cfpairs.encoders import open_encoder
+    from cfpairs.encoders.factory import open_encoder
 
     folder = context.workspace.embeddings(open_encoder(context.config.encoder).info.id)
     return sum(read_table(file, columns=["item_id"]).num_rows for file in part_files(folder))
