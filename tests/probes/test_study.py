@@ -1,0 +1,163 @@
+import json
+
+import numpy as np
+import pytest
+
+from cfpairs.config import ProbeConfig
+from cfpairs.errors import DataError
+from cfpairs.metrics import evaluate
+from cfpairs.probes.crossfit import ItemRows, PairRows, cross_fit_pairs, fold_directions
+from cfpairs.probes.study import run_study
+from cfpairs.probes.sweep import Setting
+from cfpairs.tables import RESULTS, make_table
+from tests.probes.scm import Model
+
+
+def item_rows(X, y, env, name):
+    ids = [f"{name}{i}" for i in range(len(X))]
+    return ItemRows(ids, X, y.astype(np.int64), env.astype(np.int64), np.array(ids, dtype=object))
+
+
+def pair_rows(name, a, b, labels, subjects):
+    zero = np.zeros(len(a), np.int64)
+    subjects = np.array(subjects, dtype=object)
+    return PairRows(name, name, a, b, labels.astype(np.int64), zero, zero + 1, subjects, subjects)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Train where the shortcut works, test in that environment and in one where it does not."""
+    model = Model(d=30, s=5, seed=4)
+    X, y, env = model.train(600)
+    train = item_rows(X, y, env, "t")
+    easy, shifted = model.sample(300, 0.01, 8), model.sample(300, 10.0, 9)
+    test = item_rows(
+        np.vstack([easy[0], shifted[0]]), np.concatenate([easy[1], shifted[1]]), np.repeat([1, 2], 300), "e"
+    )
+    sources = np.arange(0, 600, 6)
+    good = pair_rows(
+        "good", X[sources], X[sources] - model.differences(100, noise=0.5), y[sources], train.ids[::6]
+    )
+    rng = np.random.default_rng(0)
+    empty = pair_rows(
+        "noise", X[sources], X[sources] + rng.normal(size=(100, 30)), y[sources], train.ids[::6]
+    )
+    return train, test, good, empty
+
+
+CONFIG = ProbeConfig(r="0:8", C=(1e-2, 1.0, 100.0), seeds=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def study(data):
+    train, test, good, noise = data
+    return run_study(train, test, [good, noise], CONFIG)
+
+
+def find(study, **wanted):
+    rows = [r for r in study.results if all(r[k] == v for k, v in wanted.items())]
+    assert len(rows) == 1
+    return rows[0]
+
+
+def test_held_out_pairs_choose_the_true_dimension_without_test_labels(study):
+    chosen = find(study, pair_set="good", method="ncm", selection="pairs", seed=None)
+    assert json.loads(chosen["params"])["r_by_seed"] == [5, 5]
+    oracle = find(study, pair_set="good", method="ncm", selection="oracle", seed=None)
+    assert chosen["worst_group"] > oracle["worst_group"] - 0.05
+
+
+def test_good_pairs_beat_erm_and_noise_pairs_do_not(study):
+    erm = find(study, pair_set="good", method="erm", selection="pairs", seed=None)
+    good = find(study, pair_set="good", method="ncm", selection="pairs", seed=None)
+    noise = find(study, pair_set="noise", method="ncm", selection="pairs", seed=None)
+    assert good["worst_group"] > erm["worst_group"] + 0.2
+    assert noise["worst_group"] < erm["worst_group"] + 0.1
+    assert good["flip_rate"] < 0.1 < erm["flip_rate"]
+
+
+def test_in_domain_selection_keeps_the_shortcut(study):
+    """The reason for the rule `pairs`: a held-out part of train rewards the shortcut."""
+    by_pairs = find(study, pair_set="good", method="ncm", selection="pairs", seed=0)
+    in_domain = find(study, pair_set="good", method="ncm", selection="in-domain", seed=0)
+    assert in_domain["r"] < by_pairs["r"]
+    assert in_domain["worst_group"] < by_pairs["worst_group"] - 0.1
+
+
+def test_rows_are_complete_and_valid(study):
+    table = make_table(study.results, RESULTS)
+    assert set(table["selection"].to_pylist()) == {"pairs", "in-domain", "oracle"}
+    keys = [(r["pair_set"], r["method"], r["selection"], r["seed"]) for r in study.results]
+    assert len(set(keys)) == len(keys)
+    assert len(study.grid) == 2 * 3 * (1 + 9)
+    assert {(c["pair_set"], c["method"], c["r"]) for c in study.curves} == {
+        (p, m, r) for p in ("good", "noise") for m, rs in (("erm", [0]), ("ncm", range(9))) for r in rs
+    }
+
+
+def test_figures_are_those_of_the_stored_predictions_and_weights(study, data):
+    _, test, *_ = data
+    row = find(study, pair_set="good", method="ncm", selection="pairs", seed=1)
+    table = next(
+        t
+        for t in study.predictions
+        if (t["pair_set"][0].as_py(), t["method"][0].as_py(), t["selection"][0].as_py(), t["seed"][0].as_py())
+        == ("good", "ncm", "pairs", 1)
+    )
+    predicted = np.array(table["predicted"].to_pylist())
+    assert evaluate(test.y, predicted, test.env).worst_group == row["worst_group"]
+    coef = study.coefficients["good/ncm/pairs/1/coef"]
+    logits = test.X @ coef[0] + study.coefficients["good/ncm/pairs/1/intercept"][0]
+    np.testing.assert_allclose(logits, np.array(table["logits"].to_pylist())[:, 0], atol=1e-9)
+
+
+def test_the_same_seed_gives_the_same_study(study, data):
+    train, test, good, noise = data
+    again = run_study(train, test, [good, noise], CONFIG)
+    drop = {"seconds"}
+    for a, b in zip(study.results, again.results, strict=True):
+        assert {k: v for k, v in a.items() if k not in drop} == {k: v for k, v in b.items() if k not in drop}
+
+
+def test_a_held_out_subject_is_in_no_training_row(data):
+    """Copies of the held-out pairs in train would make any probe look good on random labels."""
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(200, 300)), rng.integers(0, 2, 200)
+    train = item_rows(X, y, np.zeros(200), "t")
+    pairs = pair_rows(
+        "copies", X[:100], X[:100] + 1e-3 * rng.normal(size=(100, 300)), y[:100], train.ids[:100]
+    )
+    fold = pairs.folds(5, 0)
+    scores = cross_fit_pairs(train, pairs, [Setting("erm", 0, 100.0)], fold, fold_directions(pairs, fold, 1))
+    assert 0.35 < scores.average[0] < 0.65
+    others = pair_rows("others", pairs.a, pairs.b, pairs.labels, [f"x{i}" for i in range(100)])
+    leaky = cross_fit_pairs(train, others, [Setting("erm", 0, 100.0)], fold, fold_directions(pairs, fold, 1))
+    assert leaky.average[0] > 0.95
+
+
+def test_auto_ranks_stay_within_the_folds_rank(data):
+    train, test, good, _ = data
+    few = pair_rows("few", good.a[:6], good.b[:6], good.labels[:6], list(good.subject_a[:6]))
+    study = run_study(train, test, [few], ProbeConfig(C=(1.0,), seeds=(0,), folds=3))
+    assert max(row["r"] for row in study.grid) == 4
+
+
+def test_errors(data):
+    train, test, good, _ = data
+    with pytest.raises(
+        DataError, match="r is over the rank of pair set 'good': got r = 31, expected at most 30"
+    ):
+        run_study(train, test, [good], ProbeConfig(r=31))
+    with pytest.raises(DataError, match="ncm needs a pair set"):
+        run_study(train, test, [], ProbeConfig())
+    nothing = pair_rows("none", good.a[:0], good.b[:0], good.labels[:0], [])
+    with pytest.raises(DataError, match="no usable pair"):
+        run_study(train, test, [nothing], ProbeConfig())
+    one = ItemRows(train.ids, train.X, train.y * 0, train.env, train.subject)
+    with pytest.raises(DataError, match="one class"):
+        run_study(one, test, [good], ProbeConfig(r=1))
+    none = ItemRows([], train.X[:0], train.y[:0], train.env[:0], train.subject[:0])
+    with pytest.raises(DataError, match="the test split has no item"):
+        run_study(train, none, [good], ProbeConfig(r=1))
+    alone = run_study(train, test, [], ProbeConfig(methods=("erm",), seeds=(0,)))
+    assert {r["selection"] for r in alone.results} == {"in-domain", "oracle"}
