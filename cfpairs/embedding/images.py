@@ -93,8 +93,9 @@ def decode_rgb(content: bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise UnusableImageError("is not an image that Pillow can read") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million"
-        raise UnusableImageError(f"has more pixels than are safe to decode ({limit})") from None
+        raise UnusableImageError(
+            f"has more than {Image.MAX_IMAGE_PIXELS} pixels, too many to be safe"
+        ) from None
     except Exception as error:  # Pillow raises almost anything on damaged bytes
         raise UnusableImageError(f"is damaged: {one_line(error)}") from None
 

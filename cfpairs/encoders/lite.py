@@ -13,6 +13,7 @@ from cfpairs.config import EncoderConfig
 from cfpairs.encoders.base import EncoderInfo, Preprocessing, file_sha256, library_versions
 from cfpairs.encoders.preprocessing import preprocess_image
 from cfpairs.encoders.runtimes import Runtime, build_runtime, plan_run
+from cfpairs.encoders.weights import read_state_dict
 from cfpairs.errors import ConfigError, DataError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -108,14 +109,12 @@ def build_model(weights: Path) -> torch.nn.Module:
         If the file is damaged or does not hold this network's tensors.
     """
     import timm
-    import torch
 
+    state = read_state_dict(weights)
     model: torch.nn.Module = timm.create_model(_ARCHITECTURE, pretrained=False, num_classes=1000)
     try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        own = model.state_dict()
-        model.load_state_dict(dict(zip(own, state.values(), strict=True)))
-    except Exception as error:  # a damaged file raises almost anything
+        model.load_state_dict(dict(zip(model.state_dict(), state.values(), strict=True)))
+    except (RuntimeError, ValueError) as error:
         raise DataError(
             f"{weights} does not hold the weights of EfficientNet-Lite0",
             got=f"{type(error).__name__}: {str(error)[:120]}",

@@ -1,0 +1,67 @@
+"""A small encoder and a command that embeds with it, for tests that stop a run in the middle.
+
+As a command: ``python embedding_runs.py WORKSPACE IMAGES SECONDS`` embeds every file of IMAGES into
+WORKSPACE, and sleeps SECONDS in each batch.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from cfpairs.embedding import EmbedReport, embed_items
+from cfpairs.encoders.base import EncoderInfo, Preprocessing
+from cfpairs.workspace import Workspace
+
+SIDE = 8
+DIM = 6
+PART_ROWS, BATCH = 5, 2
+
+
+class MeanEncoder:
+    """Mean and standard deviation of each channel; keeps a record of what it was asked."""
+
+    def __init__(self, seconds: float = 0.0, name: str = "mean") -> None:
+        how = Preprocessing(SIDE, SIDE, "bilinear", (0.0,) * 3, (1.0,) * 3)
+        self.info = EncoderInfo(name, name, DIM, "0" * 64, "torch", "fp32", "cpu", how, {"mean": "1"})
+        self.seconds = seconds
+        self.loads = 0
+        self.prepared = 0
+        self.batches: list[np.ndarray] = []
+
+    def load(self) -> None:
+        self.loads += 1
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        self.prepared += 1
+        pixels = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32) / 255
+        return pixels.transpose(2, 0, 1)
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        time.sleep(self.seconds)
+        self.batches.append(batch.copy())
+        return np.concatenate([batch.mean((2, 3)), batch.std((2, 3))], axis=1)
+
+    def close(self) -> None:
+        pass
+
+
+def list_items(images: Path) -> pa.Table:
+    """Every file of a folder by name, as an item."""
+    files = sorted(images.iterdir())
+    return pa.table({"item_id": [f"id-{f.stem}" for f in files], "path": [str(f) for f in files]})
+
+
+def run(root: Path, items: pa.Table, encoder: MeanEncoder | None = None, **settings: object) -> EmbedReport:
+    """Embed in parts of 5 and batches of 2, unless told otherwise."""
+    chosen = {"part_rows": PART_ROWS, "batch_size": BATCH, **settings}
+    return embed_items(items, workspace=Workspace(root), encoder=encoder or MeanEncoder(), **chosen)
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), list_items(Path(sys.argv[2])), MeanEncoder(float(sys.argv[3])))
