@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ app = typer.Typer(
     help="Curate counterfactual image pairs, measure their quality, and probe without the shortcut.",
 )
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Configuration; default cfpairs.yaml, else the workspace's own."),
@@ -38,6 +42,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 def main() -> None:
     """Run the command line; every error that is meant for the user is one line."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
         code = app(standalone_mode=False)
     except CfpairsError as error:
@@ -46,8 +51,7 @@ def main() -> None:
         sys.stderr.close()
         raise SystemExit(1) from None
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)  # noqa: T201
-        raise SystemExit(130) from None
+        code = INTERRUPTED
     except OSError as error:
         # A full disk or a folder that vanished while a library wrote: no fault of the program.
         _fail(CfpairsError(f"the system refused: {error.strerror or error}", got=error.filename))
@@ -60,7 +64,13 @@ def main() -> None:
             raise
         show()
         raise SystemExit(getattr(error, "exit_code", 2)) from None
+    if code == INTERRUPTED:
+        print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)  # noqa: T201
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _stop(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _fail(error: CfpairsError) -> NoReturn:

@@ -210,7 +210,9 @@ class Parts:
         """Derive ``failures.parquet`` from the parts, by item id; empty if nothing failed."""
         failed = (self._failures[item_id] for item_id in sorted(self._failures.keys() - self._embedded))
         rows = [{"item_id": f.item_id, "path": f.path, "error": f.error} for f in failed]
-        write_table(failures_file(self._folder), make_table(rows, FAILURES), FAILURES)
+        path, table = failures_file(self._folder), make_table(rows, FAILURES)
+        if not path.exists() or not read_table(path).equals(table):
+            write_table(path, table, FAILURES)
 
 
 def _check_readable(file: Path) -> None:

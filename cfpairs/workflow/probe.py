@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import UnknownNameError, WorkspaceError
 from cfpairs.preprocessing import Preprocessor
-from cfpairs.probes.crossfit import ItemRows, PairRows
-from cfpairs.probes.study import Study, run_study
-from cfpairs.registry import resolve, suggest
+from cfpairs.registry import entries, resolve, suggest
 from cfpairs.tables import (
     PAIRS,
     RESULTS,
@@ -38,6 +36,10 @@ from cfpairs.tables import (
 from cfpairs.workflow.context import Context, StageResult, source_items
 from cfpairs.workflow.embed import failures, unembedded
 from cfpairs.workflow.manifest import source_digest
+
+if TYPE_CHECKING:
+    from cfpairs.probes.crossfit import ItemRows, PairRows
+    from cfpairs.probes.study import Study
 
 __all__ = ["ProbeInputs", "latest_run", "load_inputs", "pair_set_names", "probe", "probe_state"]
 
@@ -152,6 +154,8 @@ class _Subjects:
 
 
 def _item_rows(sources: pa.Table, split: str, embeddings: Embeddings, rows_of: _Subjects) -> ItemRows:
+    from cfpairs.probes.crossfit import ItemRows
+
     ids = [item for item in _ids(sources, split) if item in embeddings]
     return ItemRows(
         ids,
@@ -175,6 +179,8 @@ def _read_pairs(context: Context, name: str) -> pa.Table:
 def _pair_rows(
     name: str, table: pa.Table, embeddings: Embeddings, rows_of: _Subjects
 ) -> tuple[PairRows, list[str]]:
+    from cfpairs.probes.crossfit import PairRows
+
     rows = [
         row
         for row in table.to_pylist()
@@ -248,7 +254,8 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
     begun = time.perf_counter()
     config = context.config.probe
     for method in config.methods:
-        resolve("probes", method)
+        if method not in entries("probes"):
+            resolve("probes", method)
     names = pair_set_names(context, pair_sets)
     spec = _spec(context, names)
     run_id = _run_id(spec)
@@ -256,6 +263,9 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
     made = not (folder / "results.parquet").exists()
     notes: tuple[str, ...] = ()
     if made:
+        # scikit-learn and SciPy take seconds to import; status and errors do not wait for them.
+        from cfpairs.probes.study import run_study
+
         inputs = load_inputs(context, names)
         study = run_study(inputs.train, inputs.test, list(inputs.pairs.values()), config, context.progress)
         notes = (*study.notes, *_failure_notes(inputs))

@@ -9,18 +9,16 @@ from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cfpairs.errors import WorkspaceError
-from cfpairs.quality import assess_pairs
-from cfpairs.report.as_json import render_json
-from cfpairs.report.assess import PairSetInput, assess
-from cfpairs.report.html import render_html
-from cfpairs.report.terminal import render_terminal
 from cfpairs.tables import RESULTS, file_metadata, fingerprint, load_manifest, read_table, write_bytes
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.manifest import group_table, source_digest
 from cfpairs.workflow.probe import ProbeInputs, latest_run, load_inputs
+
+if TYPE_CHECKING:
+    from cfpairs.report.assess import PairSetInput
 
 __all__ = ["pair_quality", "report", "report_state", "standing_report"]
 
@@ -51,6 +49,11 @@ def report(context: Context) -> StageResult:
     WorkspaceError
         If no probe was run.
     """
+    from cfpairs.report.as_json import render_json
+    from cfpairs.report.assess import assess
+    from cfpairs.report.html import render_html
+    from cfpairs.report.terminal import render_terminal
+
     begun = time.perf_counter()
     workspace = context.workspace
     run_id = latest_run(context)
@@ -102,6 +105,8 @@ def standing_report(context: Context) -> StageResult:
 
 def pair_quality(inputs: ProbeInputs, name: str, seed: int) -> Any:
     """Quality of one pair set, from the training items and the pairs' own vectors."""
+    from cfpairs.quality import assess_pairs
+
     pairs = inputs.pairs[name]
     return assess_pairs(
         pairs.differences,
@@ -118,6 +123,8 @@ def pair_quality(inputs: ProbeInputs, name: str, seed: int) -> Any:
 
 
 def _pair_set(context: Context, inputs: ProbeInputs, name: str) -> PairSetInput:
+    from cfpairs.report.assess import PairSetInput
+
     rows = inputs.tables[name].to_pylist()
     card = context.workspace.card(name)
     return PairSetInput(
