@@ -1,0 +1,180 @@
+"""Single pairs to look at: broken edits, copies, outliers, and pairs that decide too much alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfpairs.quality.rank import winsorize
+from cfpairs.quality.result import FlagRow
+from cfpairs.quality.spectrum import spectrum
+
+__all__ = [
+    "Doubt",
+    "dominating",
+    "duplicates",
+    "failed_edits",
+    "flag_rows",
+    "leverages",
+    "outliers",
+    "residual_scores",
+]
+
+Floats = NDArray[np.float64]
+
+OUTLIER_Z = 5.0
+DOMINATES = 4.0  # times the average leverage
+DUPLICATE_COSINE = 0.98
+NEAR_DIMENSIONS = 32
+EQUAL = 1e-6  # relative: what float32 leaves of equal differences
+FAILED_SHARE = 0.05  # of the typical distance between two items
+_BLOCK = 2048
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Flags by pair: index, name of the flag, score and reason."""
+
+    index: int
+    flag: str
+    score: float
+    reason: str
+
+
+def flag_rows(doubts: list[Doubt], pair_ids: tuple[str, ...]) -> tuple[FlagRow, ...]:
+    """Rows of the report, in the order of the pairs."""
+    ordered = sorted(doubts, key=lambda doubt: (doubt.index, doubt.flag))
+    return tuple(FlagRow(pair_ids[d.index], d.flag, d.score, d.reason) for d in ordered)
+
+
+def duplicates(D: Floats, pair_ids: tuple[str, ...]) -> tuple[list[Doubt], NDArray[np.bool_]]:
+    """Pairs that repeat an earlier difference, up to its sign; and which pairs are not such copies.
+
+    Copies of one pair look like a direction of their own. A near copy points the same way (cosine over .98)
+    and is nearer to the first than a quarter of the usual distance of two pairs, as clean edits along one
+    direction all point the same way. In fewer than 32 dimensions only equal differences count, because there
+    pairs come near by chance.
+    """
+    k, d = D.shape
+    lengths = np.linalg.norm(D, axis=1)
+    squares = lengths**2
+    limit = 0.25 * _usual_distance(D, lengths) if d >= NEAR_DIMENSIONS else 0.0
+    first, best = np.full(k, -1), np.zeros(k)
+    for start in range(0, k, _BLOCK):
+        stop = min(k, start + _BLOCK)
+        inner = np.abs(D[start:stop] @ D[:stop].T)
+        apart = np.sqrt(np.clip(squares[start:stop, None] + squares[None, :stop] - 2.0 * inner, 0.0, None))
+        scale = np.maximum(lengths[start:stop, None] * lengths[None, :stop], np.finfo(float).tiny)
+        cosine = inner / scale
+        same = apart <= np.maximum(EQUAL * lengths[start:stop, None], limit)
+        same &= (cosine > DUPLICATE_COSINE) & (lengths[start:stop, None] > 0.0)
+        same &= np.arange(stop)[None, :] < np.arange(start, stop)[:, None]
+        rows = np.flatnonzero(same.any(axis=1))
+        first[start + rows] = same[rows].argmax(axis=1)
+        best[start + rows] = np.minimum(1.0, cosine[rows, first[start + rows]])
+    found = [
+        Doubt(int(j), "duplicate", float(best[j]), f"same difference as {pair_ids[first[j]]}")
+        for j in np.flatnonzero(first >= 0)
+    ]
+    return found, first < 0
+
+
+def _usual_distance(D: Floats, lengths: Floats) -> float:
+    """Median distance of neighbours in the list, after turning one where that brings them nearer."""
+    if len(D) < 2:
+        return 0.0
+    inner = np.abs((D[1:] * D[:-1]).sum(axis=1))
+    squares = lengths[1:] ** 2 + lengths[:-1] ** 2 - 2.0 * inner
+    return float(np.median(np.sqrt(np.clip(squares, 0.0, None))))
+
+
+def failed_edits(D: Floats, typical: float | None, control: Floats | None) -> list[Doubt]:
+    """Pairs whose sides hardly differ.
+
+    That is, by no more than 95 % of the control pairs do; without these, by less than 5 % of the typical
+    distance of two items of one label; without items, by less than 5 % of the other pairs' median.
+    """
+    lengths = np.linalg.norm(D, axis=1)
+    if control is not None and len(control):
+        limit = float(np.quantile(np.linalg.norm(control, axis=1), 0.95))
+        said = "which control pairs do too"
+    elif typical is not None:
+        limit, said = FAILED_SHARE * typical, "far less than two items of one label do"
+    else:
+        limit = FAILED_SHARE * float(np.median(lengths)) if len(lengths) else 0.0
+        said = "far less than in the other pairs"
+    return [
+        Doubt(
+            int(j),
+            "failed edit",
+            float(lengths[j]),
+            f"its sides differ by {lengths[j]:.3g}, {said}" if lengths[j] > 0.0 else "its sides are equal",
+        )
+        for j in np.flatnonzero((lengths <= limit) | (lengths == 0.0))
+    ]
+
+
+def residual_scores(D: Floats, r: int, clusters: NDArray[np.integer], rng: np.random.Generator) -> Floats:
+    """Robust z-score of what the other half's directions leave of each difference, on a log scale."""
+    matrix = winsorize(D)
+    names, codes = np.unique(clusters, return_inverse=True)
+    half = np.isin(codes, rng.permutation(len(names))[: len(names) // 2])
+    left = np.linalg.norm(D, axis=1)
+    for mask in (half, ~half):
+        if mask.any() and (~mask).any() and r > 0:
+            directions = spectrum(matrix[mask]).top(r)
+            left[~mask] = np.linalg.norm(D[~mask] - (D[~mask] @ directions) @ directions.T, axis=1)
+    positive = left > 0.0
+    if positive.sum() < 3:
+        return np.zeros(len(D))
+    logs = np.log(np.where(positive, left, 1.0))
+    middle = np.median(logs[positive])
+    spread = 1.4826 * float(np.median(np.abs(logs[positive] - middle)))
+    # Pairs without noise have no spread, and rounding alone would be far out: count at least 1 %.
+    return np.asarray(np.where(positive, (logs - middle) / max(spread, 0.01), 0.0))
+
+
+def outliers(
+    D: Floats,
+    order: NDArray[np.integer],
+    r: int,
+    clusters: NDArray[np.integer],
+    rng: np.random.Generator,
+) -> list[Doubt]:
+    """Pairs, of those in `order`, that differ by much more than the others beside their common directions."""
+    if len(order) < 8:
+        return []
+    scores = residual_scores(D[order], r, clusters[order], rng)
+    return [
+        Doubt(
+            int(order[j]),
+            "outlier",
+            float(scores[j]),
+            f"what it changes beside the common directions is {scores[j]:.1f} robust deviations too large",
+        )
+        for j in np.flatnonzero(scores > OUTLIER_Z)
+    ]
+
+
+def leverages(left: Floats, r: int) -> Floats:
+    """How much each pair decides of the first r directions: 0 to 1, r / k on average."""
+    return np.asarray((left[:, :r] ** 2).sum(axis=1))
+
+
+def dominating(left: Floats, r: int) -> list[Doubt]:
+    """Pairs that decide more than four times their share of the first r directions."""
+    k = len(left)
+    if r < 1 or k < 8 * r:
+        return []
+    scores = leverages(left, r) * k / r
+    return [
+        Doubt(
+            int(j),
+            "dominates",
+            float(scores[j]),
+            f"decides {scores[j]:.1f} times its share of the first {r} direction{'s' if r > 1 else ''}",
+        )
+        for j in np.flatnonzero(scores > DOMINATES)
+    ]

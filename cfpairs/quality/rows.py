@@ -1,0 +1,72 @@
+"""Find equal rows of matrices, up to rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["equal_rows", "rows_of"]
+
+Floats = NDArray[np.float64]
+
+_TOLERANCE = 1e-6  # relative; rows that went through float32 differ by about 1e-7
+
+
+def rows_of(needles: Floats, hay: Floats) -> NDArray[np.int64]:
+    """Index of a row of `hay` that each needle equals, -1 where there is none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows_of(np.array([[3.0, 4.0], [9.0, 9.0]]), np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [1, -1]
+    """
+    found = np.full(len(needles), -1, dtype=np.int64)
+    if len(needles) == 0 or len(hay) == 0:
+        return found
+    order, keys, width = _sorted_keys(hay)
+    wanted = needles @ _probe(hay.shape[1])
+    low, high = np.searchsorted(keys, wanted - width), np.searchsorted(keys, wanted + width, side="right")
+    for i, needle in enumerate(needles):
+        for candidate in order[low[i] : high[i]]:
+            if _same(needle, hay[candidate]):
+                found[i] = candidate
+                break
+    return found
+
+
+def equal_rows(matrix: Floats) -> NDArray[np.int64]:
+    """A code for each row, the same for equal rows: the index of the first of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> equal_rows(np.array([[1.0], [2.0], [1.0]])).tolist()
+    [0, 1, 0]
+    """
+    codes = np.arange(len(matrix))
+    if len(matrix) < 2:
+        return codes
+    order, keys, width = _sorted_keys(matrix)
+    ends = np.searchsorted(keys, keys + width, side="right")
+    for position, row in enumerate(order):
+        for other in order[position + 1 : ends[position]]:
+            if _same(matrix[row], matrix[other]):
+                first = min(codes[row], codes[other])
+                codes[row] = codes[other] = first
+    return codes
+
+
+def _probe(d: int) -> Floats:
+    return np.random.default_rng(0).standard_normal(d)
+
+
+def _sorted_keys(matrix: Floats) -> tuple[NDArray[np.int64], Floats, float]:
+    """Rows in the order of one random projection, and how far equal rows may lie apart in it."""
+    keys = matrix @ _probe(matrix.shape[1])
+    order = np.argsort(keys, kind="stable")
+    return order, keys[order], _TOLERANCE * float(np.linalg.norm(matrix, axis=1).max(initial=0.0))
+
+
+def _same(one: Floats, other: Floats) -> bool:
+    return float(np.linalg.norm(one - other)) <= _TOLERANCE * float(np.linalg.norm(one))
