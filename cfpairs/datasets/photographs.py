@@ -42,7 +42,7 @@ in test than in train.
 CROP_SIDES = (100, 164)
 """Smallest and largest side of a crop in pixels of the photograph."""
 
-CONTRAST = 0.8
+CONTRAST = 0.6
 BRIGHTNESS = (95.0, 150.0)
 
 

@@ -77,7 +77,7 @@ def _best_place(image: NDArray[np.uint8], hole: NDArray[np.bool_]) -> Place:
     full = ~empty
     there = {(i, j): full[down[i]][:, right[j]] for i, j in product(range(len(down)), range(len(right)))}
     del there[0, 0]  # the image itself
-    covers = {place: np.count_nonzero(empty & seen) for place, seen in there.items()}
+    covers = {place: int(np.count_nonzero(empty & seen)) for place, seen in there.items()}
     most = max(covers.values())
     best, least = (0, 1), np.inf
     for i, j in sorted(covers, key=lambda place: (-covers[place], place))[:CHOICES]:
