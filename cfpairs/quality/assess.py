@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,7 @@ from cfpairs.quality.curves import MAX_R, check_labels, recommend, tradeoff_rows
 from cfpairs.quality.forecast import forecast_rows
 from cfpairs.quality.inputs import Inputs, check_inputs
 from cfpairs.quality.measure import Measured, measure
+from cfpairs.quality.partners import Partners, compare_partners, wrong_matches
 from cfpairs.quality.reliability import HalfSplitter, cosines, distance
 from cfpairs.quality.result import PairQuality, TradeoffRow
 from cfpairs.quality.spectrum import spectrum
@@ -37,6 +39,7 @@ def assess_pairs(
     pair_ids: Sequence[object] | None = None,
     pair_envs: ArrayLike | tuple[ArrayLike, ArrayLike] | None = None,
     control: ArrayLike | None = None,
+    probe: ArrayLike | None = None,
     seed: int = 0,
 ) -> PairQuality:
     """Measure how good counterfactual pairs are and how many directions to remove.
@@ -64,6 +67,8 @@ def assess_pairs(
         Environments of the a and of the b side, coded as `env`.
     control : array-like of shape (c, d), optional
         Differences of control pairs: the same edit with nothing changed, so that they are noise alone.
+    probe : array-like of shape (C, d) or (d,), optional
+        Weights of an NCM probe, to find single pairs that change the label.
     seed : int
         Seed of the sign flips and random halves.
 
@@ -101,6 +106,7 @@ def assess_pairs(
         pair_ids=pair_ids,
         pair_envs=pair_envs,
         control=control,
+        probe=probe,
     )
     with threadpool_limits(1, user_api="blas"):
         return _assess(inputs, seed)
@@ -119,10 +125,19 @@ def _assess(inputs: Inputs, seed: int) -> PairQuality:
     labels = check_labels(inputs, directions, groups.metric(LABEL_SHRINKAGE) if groups else None)
     rows = tradeoff_rows(inputs, directions, labels)
     halves = HalfSplitter(sound, np.random.default_rng([seed, 2]), clusters=clusters)
-    r = _recommended(rows, measured, halves)
+    alignment = _alignment(measured, halves)
+    r = _recommended(rows, measured, alignment)
+    partners = _partners(inputs, order, r, seed)
     doubts += flags.outliers(inputs.D, order, r, inputs.clusters, np.random.default_rng([seed, 3]))
     doubts += flags.dominating(removed.left, r)
-    alignment = _alignment(measured, halves)
+    doubts += [replace(doubt, index=int(order[doubt.index])) for doubt in wrong_matches(partners)]
+    if (
+        inputs.probe is not None
+        and inputs.X is not None
+        and inputs.y is not None
+        and inputs.labels is not None
+    ):
+        doubts += flags.label_changing(inputs.D, inputs.labels, inputs.probe, inputs.X, inputs.y)
     agreement = halves.at(max(1, r))
     evidence = Evidence(
         n_pairs=k,
@@ -135,6 +150,9 @@ def _assess(inputs: Inputs, seed: int) -> PairQuality:
         misalignment=distance(alignment),
         tradeoff=rows,
         labels=labels,
+        partners=partners,
+        bend=flags.bend(inputs.D[order], directions, r),
+        edge_rank=measured.edge_rank,
         has_labels=inputs.y is not None,
         has_environments=inputs.env is not None,
         forecast=forecast_rows(agreement, len(order), d) if measured.rank else (),
@@ -177,6 +195,16 @@ def _first_look(inputs: Inputs) -> tuple[list[flags.Doubt], NDArray[np.int64]]:
     return doubts, indices[np.argsort(lengths[indices], kind="stable")]
 
 
+def _partners(inputs: Inputs, order: NDArray[np.int64], r: int, seed: int) -> Partners | None:
+    """Whether partners find each other, among sound pairs; needs the a sides."""
+    if inputs.a is None or len(order) == 0 or r == 0:
+        return None
+    rng = np.random.default_rng([seed, 4])
+    return compare_partners(
+        inputs.a[order], inputs.D[order], inputs.kinds[order], inputs.clusters[order], r, rng
+    )
+
+
 def _typical_distance(inputs: Inputs) -> float | None:
     """Median distance of two items of one label, from up to a thousand consecutive ones of each label."""
     if inputs.X is None:
@@ -190,18 +218,15 @@ def _typical_distance(inputs: Inputs) -> float | None:
     return float(np.median(joined)) if len(joined) else None
 
 
-def _recommended(rows: tuple[TradeoffRow, ...], measured: Measured, halves: HalfSplitter) -> int:
-    """By the trade-off; without it, as many directions as two halves of the pairs agree on."""
+def _recommended(rows: tuple[TradeoffRow, ...], measured: Measured, alignment: Floats) -> int:
+    """By the trade-off; without it, the leading directions that are more right than wrong."""
     if measured.rank == 0:
         return 0
     chosen = recommend(rows, measured.rank)
     if chosen is not None:
         return chosen
-    found = halves.at(min(measured.rank, halves.max_rank))
-    if found is None:
-        return measured.rank
-    agreeing = [cosine > 0.5 for cosine in found.cosines]
-    return max(1, agreeing.index(False) if False in agreeing else len(agreeing))
+    right = alignment**2 > 0.5
+    return max(1, len(right) if right.all() else int(right.argmin()))
 
 
 def _alignment(measured: Measured, halves: HalfSplitter) -> Floats:

@@ -19,6 +19,7 @@ from cfpairs.quality.tradeoff import (
     environment_contrast,
     label_contrast,
     label_share,
+    pair_contrast,
     shift_share,
     variance_share,
     within_groups,
@@ -111,6 +112,8 @@ def tradeoff_rows(inputs: Inputs, directions: Floats, check: LabelCheck) -> tupl
     environment = label = None
     if y is not None and env is not None:
         contrast = environment_contrast(X, y, env)
+        if contrast is None and inputs.env_a is not None and inputs.env_b is not None:
+            contrast = pair_contrast(inputs.D, inputs.kinds, inputs.env_a, inputs.env_b, inputs.clusters)
         environment = None if contrast is None else shift_share(contrast, directions)
     if y is not None:
         contrast, scatter = label_contrast(X, y), within_groups(X, y)

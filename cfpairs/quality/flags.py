@@ -13,10 +13,12 @@ from cfpairs.quality.spectrum import spectrum
 
 __all__ = [
     "Doubt",
+    "bend",
     "dominating",
     "duplicates",
     "failed_edits",
     "flag_rows",
+    "label_changing",
     "leverages",
     "outliers",
     "residual_scores",
@@ -29,6 +31,7 @@ DOMINATES = 4.0  # times the average leverage
 DUPLICATE_COSINE = 0.98
 NEAR_DIMENSIONS = 32
 EQUAL = 1e-6  # relative: what float32 leaves of equal differences
+LABEL_MOVE = 0.5
 FAILED_SHARE = 0.05  # of the typical distance between two items
 _BLOCK = 2048
 
@@ -178,3 +181,52 @@ def dominating(left: Floats, r: int) -> list[Doubt]:
         )
         for j in np.flatnonzero(scores > DOMINATES)
     ]
+
+
+def bend(D: Floats, directions: Floats, r: int) -> float:
+    """How far the first r directions move when no pair counts more than the median pair: 0 to 1."""
+    if r < 1:
+        return 0.0
+    robust = spectrum(winsorize(D)).top(r)
+    shared = float((np.linalg.svd(directions[:, :r].T @ robust, compute_uv=False) ** 2).mean())
+    return float(np.sqrt(max(0.0, 1.0 - shared)))
+
+
+def label_changing(
+    D: Floats, labels: NDArray[np.integer], probe: Floats, X: Floats, y: NDArray[np.integer]
+) -> list[Doubt]:
+    """Pairs over which a probe's logit moves by more than half of the distance between the labels.
+
+    Parameters
+    ----------
+    D : ndarray of shape (k, d)
+    labels : ndarray of shape (k,)
+        Of the pairs, coded as `y`.
+    probe : ndarray of shape (C, d)
+        Weights of an NCM probe, one row a label in the order of their codes; one row for two labels. An ERM
+        probe reads the environment and would flag the good pairs.
+    X, y : ndarray of shape (n, d) and (n,)
+        Training items.
+    """
+    names = np.unique(y)
+    rows = probe if len(probe) == len(names) else np.concatenate([-probe, probe])
+    if len(rows) != len(names):
+        return []
+    rows = rows - rows.mean(axis=0)
+    found = []
+    for name, weights in zip(names, rows, strict=True):
+        own = y == name
+        gap = abs(float(weights @ (X[own].mean(axis=0) - X[~own].mean(axis=0)))) if (~own).any() else 0.0
+        if gap <= 0.0:
+            continue
+        moves = np.abs(D @ weights) / gap
+        found += [
+            Doubt(
+                int(j),
+                "label-changing",
+                float(moves[j]),
+                f"moves the label's score by {moves[j]:.0%} of the distance between labels",
+            )
+            for j in np.flatnonzero((labels == name) & (moves > LABEL_MOVE))
+        ]
+    return found

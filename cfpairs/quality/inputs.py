@@ -40,6 +40,7 @@ class Inputs:
     env_a, env_b : ndarray of shape (k,) or None
         Environments of the two sides, coded as `env` is.
     control : ndarray of shape (c, d) or None
+    probe : ndarray of shape (C, d) or None
     """
 
     D: Floats
@@ -53,11 +54,20 @@ class Inputs:
     env_a: Codes | None
     env_b: Codes | None
     control: Floats | None
+    probe: Floats | None
 
     @property
     def b(self) -> Floats | None:
         """The b sides, (k, d)."""
         return None if self.a is None else self.a - self.D
+
+    @property
+    def kinds(self) -> Codes:
+        """One code for the pairs of one label from one environment to another, as far as these are known."""
+        known = [codes for codes in (self.labels, self.env_a, self.env_b) if codes is not None]
+        if not known or len(self.D) == 0:
+            return np.zeros(len(self.D), dtype=np.int64)
+        return np.unique(np.stack(known, axis=1), axis=0, return_inverse=True)[1].ravel()
 
 
 def check_inputs(
@@ -72,6 +82,7 @@ def check_inputs(
     pair_ids: Sequence[object] | None,
     pair_envs: ArrayLike | tuple[ArrayLike, ArrayLike] | None,
     control: ArrayLike | None,
+    probe: ArrayLike | None,
 ) -> Inputs:
     """Check shapes and values.
 
@@ -106,6 +117,9 @@ def check_inputs(
         env_a=envs[1],
         env_b=envs[2],
         control=None if control is None else _matrix(control, "the control pairs", "pairs", None, columns=d),
+        probe=None
+        if probe is None
+        else _matrix(np.atleast_2d(probe), "the probe's weights", "rows", None, columns=d),
     )
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky
 
+from cfpairs.quality.interval import rank_interval
 from cfpairs.quality.noise import NoiseFit, bulk_misfit, fit_noise, sigma_tail
-from cfpairs.quality.rank import flip_rank, spread_coordinates, winsorize
+from cfpairs.quality.rank import flip_rank, winsorize
 from cfpairs.quality.spectrum import Spectrum, spectrum
 from cfpairs.quality.tradeoff import Metric
 
@@ -22,7 +23,10 @@ CONTROL_PAIRS = 20  # fewer control pairs say nothing about the shape of the noi
 
 @dataclass(frozen=True)
 class Measured:
-    """Spectrum, noise and rank of the sound pairs in one metric; see `PairQuality` for the fields."""
+    """Spectrum, noise and rank of the sound pairs in one metric; see `PairQuality` for the fields.
+
+    `edge_rank` counts singular values over the edge of isotropic noise instead.
+    """
 
     metric: str
     n_pairs: int
@@ -34,6 +38,7 @@ class Measured:
     rank: int
     interval: tuple[int, int]
     confident: bool
+    edge_rank: int
 
 
 def measure(D: Floats, groups: Metric | None, control: Floats | None, seed: int) -> Measured:
@@ -85,13 +90,12 @@ def _whiten_by(control: Floats, D: Floats) -> Floats:
 def _in_metric(name: str, D: Floats, found: Spectrum, fit: NoiseFit, seed: int) -> Measured:
     k, d = D.shape
     if found.numerical_rank == 0:
-        return Measured(name, k, d, found.values, None, None, None, 0, (0, 0), False)
+        return Measured(name, k, d, found.values, None, None, None, 0, (0, 0), False, 0)
     if fit.sigma == 0.0:  # no noise: every direction is signal
         rank = found.numerical_rank
-        return Measured(name, k, d, found.values, 0.0, fit.edge, 0.0, rank, (rank, rank), fit.confident)
+        return Measured(name, k, d, found.values, 0.0, fit.edge, 0.0, rank, (rank, rank), fit.confident, rank)
     rng = np.random.default_rng([seed, 1])
-    robust = spread_coordinates(winsorize(D), found, fit.rank, rng)
-    flips = flip_rank(robust, rng)
+    flips = flip_rank(winsorize(D), rng, above_edge=fit.rank)
     sigma = sigma_tail(found.values, k, d, flips.rank)
     share = min(1.0, sigma**2 * k * d / float((found.values**2).sum()))
     return Measured(
@@ -103,6 +107,7 @@ def _in_metric(name: str, D: Floats, found: Spectrum, fit: NoiseFit, seed: int) 
         edge=flips.edge,
         noise_share=share,
         rank=flips.rank,
-        interval=(min(flips.rank, fit.rank), max(flips.rank, fit.rank)),
+        interval=rank_interval(found.values, sigma, k, d, flips.rank, rng),
         confident=min(k, d) >= 2 * flips.rank + 2 and min(k, d) > 4,
+        edge_rank=fit.rank,
     )

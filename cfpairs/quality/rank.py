@@ -17,18 +17,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dct
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from cfpairs.quality.spectrum import Spectrum, spectrum
 
-__all__ = ["FlipRank", "flip_rank", "gram_norm", "spread_coordinates", "winsorize"]
+__all__ = ["FlipRank", "flip_rank", "gram_norm", "winsorize"]
 
 Floats = NDArray[np.float64]
 
 _STANDARD_DEVIATIONS = (
     2.547  # the 99 % point of the Tracy-Widom law, in its own standard deviations from its mean
 )
+_ONE_COORDINATE = 0.7
 _DIRECT = 48  # below this size a dense eigenvalue solver is the faster one
 
 
@@ -86,19 +86,6 @@ def gram_norm(matrix: NDArray[np.floating]) -> float:
         return float(np.linalg.eigvalsh(gram)[-1])
 
 
-def spread_coordinates(matrix: Floats, found: Spectrum, count: int, rng: np.random.Generator) -> Floats:
-    """`matrix`, rotated at random if one of its first `count` directions lies along a few coordinates.
-
-    Flips keep the length of every column, so they cannot tell a direction along one coordinate from noise in
-    it. The rotation (random signs, then a cosine transform) spreads it over all of them. It spreads noise of
-    unequal variance as well, which flips do respect, so it is done only where it is needed: where a direction
-    has half of its length in fewer than about five coordinates (``sum q^4 > .2``).
-    """
-    if count < 1 or not ((found.top(count) ** 4).sum(axis=0) > 0.2).any():
-        return matrix
-    return np.asarray(dct(matrix * rng.choice([-1.0, 1.0], size=matrix.shape[1]), norm="ortho", axis=1))
-
-
 def flip_rank(
     differences: NDArray[np.floating],
     rng: np.random.Generator,
@@ -106,6 +93,7 @@ def flip_rank(
     found: Spectrum | None = None,
     flips: int | None = None,
     max_rank: int | None = None,
+    above_edge: int = 0,
 ) -> FlipRank:
     """Count the directions that are stronger than sign-flipped differences, taking them out one by one.
 
@@ -126,6 +114,10 @@ def flip_rank(
         fluctuations do.
     max_rank : int, optional
         Upper limit of the count.
+    above_edge : int
+        Number of singular values over the edge of isotropic noise. Of these, directions along a single
+        coordinate (``sum q^4 > .7``) count without flips, which keep the length of every column and so cannot
+        tell them from noise.
 
     Returns
     -------
@@ -150,6 +142,8 @@ def flip_rank(
         """Whether direction r + 1 is stronger than what flips of the residual after r directions show."""
         if (d - r) * (k - r) <= 0:
             return False
+        if r < above_edge and float((found.directions[:, r] ** 4).sum()) > _ONE_COORDINATE:
+            return True
         levels[r] = _level(matrix, found, r, repeats, rng)
         return bool(found.values[r] > levels[r])
 
@@ -163,7 +157,10 @@ def flip_rank(
             low = middle + 1
         else:
             high = middle
-    return FlipRank(low, levels.get(low, levels[max(levels)]))
+    last = min(low, limit - 1)
+    if last not in levels:
+        levels[last] = _level(matrix, found, last, repeats, rng)
+    return FlipRank(low, levels[last])
 
 
 def _level(matrix: Floats, found: Spectrum, r: int, repeats: int, rng: np.random.Generator) -> float:

@@ -187,7 +187,7 @@ def implied_strength(agreement: float, k: int, d: int, r: int) -> Floats:
     chance = r / d
     if r >= d or agreement >= 1.0 - 1e-9:
         return np.array([np.inf])
-    if agreement < min(2.0 * np.sqrt(chance), (1.0 + np.sqrt(chance)) / 2.0):
+    if agreement < min(np.sqrt(chance) * (1.0 + 1.0 / np.sqrt(r)), (1.0 + np.sqrt(chance)) / 2.0):
         return np.zeros(1)
     share = np.sqrt((agreement**2 - chance) / (1.0 - chance))
     g = 2.0 * d / k

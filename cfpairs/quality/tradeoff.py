@@ -33,6 +33,7 @@ __all__ = [
     "environment_contrast",
     "label_contrast",
     "label_share",
+    "pair_contrast",
     "shift_share",
     "variance_share",
     "within_groups",
@@ -183,6 +184,27 @@ def environment_contrast(X: Floats, y: Codes, env: Codes) -> Contrast | None:
                 row[index] += 1.0
                 rows.append(row * weight)
     return _contrast(groups, np.array(rows)) if rows else None
+
+
+def pair_contrast(D: Floats, kinds: Codes, env_a: Codes, env_b: Codes, clusters: Codes) -> Contrast | None:
+    """Mean differences of the pairs between environments, by kind of pair.
+
+    This is the environment's shift as the pairs show it, for items of which no label occurs in two
+    environments.
+
+    Returns
+    -------
+    Contrast or None
+        None where no kind has two pairs between environments.
+    """
+    crossing = np.flatnonzero(env_a != env_b)
+    if len(crossing) < 2:
+        return None
+    cells, groups = _group(D[crossing], kinds[crossing])
+    usable = groups.counts > 1
+    if not usable.any():
+        return None
+    return _contrast(groups, np.diag(np.sqrt(groups.counts))[usable], clusters[crossing])
 
 
 def label_contrast(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cfpairs.quality.curves import LabelCheck, by_chance
+from cfpairs.quality.partners import Partners
 from cfpairs.quality.result import CellRow, FlagRow, ForecastRow, SplitHalf, TradeoffRow, Verdict
 
 __all__ = ["Evidence", "judge"]
@@ -14,13 +15,20 @@ GOOD_DISTANCE = 0.3
 LABEL_RED, LABEL_AMBER = 0.2, 0.1
 MOST_CHANGED, SOME_CHANGED = 0.6, 0.35
 FEW_REMOVED = 0.5
+CHANCE = 0.53  # likeness of random partners, which share a side now and then
+BENT = 0.3
+UNEVEN = 5
 BROKEN_SHARE = 0.1
 BROKEN = ("duplicate", "failed edit", "outlier", "wrong match")
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that the verdict rests on; see `PairQuality`. `n_sources` counts clusters of sound pairs."""
+    """Everything that the verdict rests on; see `PairQuality`.
+
+    `n_sources` counts clusters of sound pairs, `bend` is how far the directions move when long pairs are
+    shortened, `edge_rank` counts directions over the isotropic edge.
+    """
 
     n_pairs: int
     n_sources: int
@@ -32,6 +40,9 @@ class Evidence:
     misalignment: float | None
     tradeoff: tuple[TradeoffRow, ...]
     labels: LabelCheck
+    partners: Partners | None
+    bend: float
+    edge_rank: int
     has_labels: bool
     has_environments: bool
     forecast: tuple[ForecastRow, ...]
@@ -60,6 +71,11 @@ class Evidence:
         return kept is not None and kept.changed >= MOST_CHANGED and kept.changed > 2.0 * kept.error
 
     @property
+    def unlike(self) -> bool:
+        """Whether the sides of a pair are no more alike than sides of different pairs."""
+        return self.partners is not None and self.partners.likeness <= CHANCE + 2.0 * self.partners.error
+
+    @property
     def broken(self) -> int:
         """Number of pairs with a flag that says that the pair is wrong."""
         return len({flag.pair_id for flag in self.flags if flag.flag in BROKEN})
@@ -73,13 +89,15 @@ def judge(seen: Evidence) -> tuple[Verdict, tuple[str, ...]]:
     *fix_pairs* where a tenth of the pairs is flagged as broken; *needs_pairs* without a direction above the
     noise; *fix_pairs* where the directions hold less than half of the environment's shift; *needs_pairs*
     where the directions are over .3 off and up to four times as many pairs would mend that; *usable* where
-    they are, or cost more than .1 of the label; *good* otherwise.
+    they are, or cost more than .1 of the label, or where partners are no more alike than strangers; *good*
+    otherwise.
     """
     level, text = _level(seen)
     if level == "changes_label":
         parts = [_changed(seen), _broken(seen)]
         return Verdict(level, text, 0), tuple(line for part in parts for line in part)
-    parts = [_removal(seen), _unknown(seen), _changed(seen), _broken(seen), _more(seen), _coverage(seen)]
+    found = (_removal, _unknown, _changed, _broken, _noise, _more, _coverage)
+    parts = [part(seen) for part in found]
     recommended = seen.recommended_r if seen.rank else 0
     return Verdict(level, text, recommended), tuple(line for part in parts for line in part)
 
@@ -99,7 +117,9 @@ def _level(seen: Evidence) -> tuple[str, str]:
     if seen.broken > max(1.0, BROKEN_SHARE * seen.n_pairs):
         return "fix_pairs", f"{seen.broken} of {seen.n_pairs} pairs look broken"
     if seen.rank == 0:
-        return "needs_pairs", f"no direction of the {_count(seen.n_pairs, 'pair')} stands above the noise"
+        if not seen.confident:
+            return "needs_pairs", f"{_count(seen.n_pairs, 'pair')} cannot tell signal from noise"
+        return "needs_pairs", f"no direction of the {seen.n_pairs} pairs stands above the noise"
     gone = None if seen.row is None else seen.row.environment_removed
     if gone is not None and gone < FEW_REMOVED:
         return (
@@ -111,11 +131,19 @@ def _level(seen: Evidence) -> tuple[str, str]:
         return "needs_pairs", f"{_count(seen.n_pairs, 'pair')} cannot tell how reliable the directions are"
     if distance >= GOOD_DISTANCE:
         return _too_far(seen, distance)
-    return "good" if lost is None or lost <= LABEL_AMBER else "usable", _found(seen, distance, gone, lost)
+    text = _found(seen, distance, gone, lost)
+    if seen.unlike:
+        return "usable", f"{text}, but the sides of a pair differ in more than the environment"
+    return "good" if lost is None or lost <= LABEL_AMBER else "usable", text
 
 
 def _too_far(seen: Evidence, distance: float) -> tuple[str, str]:
-    off = f"the first {_directions(seen.recommended_r)} found are {distance:.2f} off (0 exact, 1 unrelated)"
+    r = seen.recommended_r
+    off = (
+        f"the first {_directions(r)} found {_agree(r, 'is', 'are')} {distance:.2f} off (0 exact, 1 unrelated)"
+    )
+    if 2 * seen.n_sources <= seen.n_pairs:
+        return "needs_pairs", f"{off}, and the {seen.n_pairs} pairs rest on only {seen.n_sources} sources"
     for row in seen.forecast:
         if row.n_pairs <= 4 * seen.n_pairs and row.misalignment < GOOD_DISTANCE:
             return "needs_pairs", f"{off}; about {row.n_pairs} pairs would bring that under {GOOD_DISTANCE}"
@@ -231,10 +259,31 @@ def _more(seen: Evidence) -> Sequence[str]:
             f"The {seen.n_pairs} pairs rest on {_count(seen.n_sources, 'independent source')}: new sources "
             "help more than further pairs of these."
         )
+    return lines
+
+
+def _noise(seen: Evidence) -> Sequence[str]:
+    lines = []
+    if seen.unlike and seen.partners is not None:
+        lines.append(
+            "Once the common directions are out, a side is nearer to its partner than to another pair's side "
+            f"{_percent(seen.partners.likeness)} of the time, as by chance: the pairs differ in their subjects "
+            "too. Edits of the same image are cleaner."
+        )
+    if seen.rank and seen.bend > BENT:
+        lines.append(
+            f"A few long pairs bend the directions, which lie {seen.bend:.2f} from those of the others; drop "
+            "or mend the flagged ones first."
+        )
     if seen.rank and not seen.confident:
         lines.append(
             f"Noise and rank are uncertain: {_count(seen.n_pairs, 'pair')} leave too little noise to "
             f"measure beside {_directions(seen.rank)}."
+        )
+    elif seen.rank and seen.edge_rank > 2 * seen.rank + UNEVEN:
+        lines.append(
+            f"The noise is uneven: taken as even, {seen.edge_rank} directions would seem to stand above it "
+            f"instead of {seen.rank}."
         )
     return lines
 
@@ -262,7 +311,9 @@ def _count(number: int, noun: str) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100.0 * share:.0f} %"
+    if 0.0 < share < 0.005:
+        return "under 1 %"
+    return "over 99 %" if 0.995 <= share < 1.0 else f"{100.0 * share:.0f} %"
 
 
 def _listed(parts: Sequence[str]) -> str:
