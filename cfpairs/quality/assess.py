@@ -12,15 +12,16 @@ from threadpoolctl import threadpool_limits
 from cfpairs.quality import flags
 from cfpairs.quality.coverage import cell_rows
 from cfpairs.quality.curves import MAX_R, check_labels, recommend, tradeoff_rows
+from cfpairs.quality.evidence import Evidence
 from cfpairs.quality.forecast import forecast_rows
 from cfpairs.quality.inputs import Inputs, check_inputs
 from cfpairs.quality.measure import Measured, measure
+from cfpairs.quality.metric import LABEL_SHRINKAGE, SPECTRUM_SHRINKAGE, within_groups
 from cfpairs.quality.partners import Partners, compare_partners, wrong_matches
 from cfpairs.quality.reliability import HalfSplitter, cosines, distance
 from cfpairs.quality.result import PairQuality, TradeoffRow
 from cfpairs.quality.spectrum import spectrum
-from cfpairs.quality.tradeoff import LABEL_SHRINKAGE, SPECTRUM_SHRINKAGE, within_groups
-from cfpairs.quality.verdict import Evidence, judge
+from cfpairs.quality.verdict import judge
 
 __all__ = ["assess_pairs"]
 

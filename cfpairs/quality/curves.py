@@ -8,22 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from cfpairs.quality.contrasts import Contrast, environment_contrast, label_contrast, pair_contrast
 from cfpairs.quality.inputs import Inputs
 from cfpairs.quality.labels import LabelKept, label_kept
+from cfpairs.quality.metric import LABEL_SHRINKAGE, Metric, within_groups
 from cfpairs.quality.result import TradeoffRow
 from cfpairs.quality.rows import rows_of
-from cfpairs.quality.tradeoff import (
-    LABEL_SHRINKAGE,
-    Contrast,
-    Metric,
-    environment_contrast,
-    label_contrast,
-    label_share,
-    pair_contrast,
-    shift_share,
-    variance_share,
-    within_groups,
-)
+from cfpairs.quality.tradeoff import label_share, shift_share, variance_share
 
 __all__ = ["MAX_R", "LabelCheck", "by_chance", "check_labels", "recommend", "tradeoff_rows"]
 

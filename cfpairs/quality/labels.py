@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
-from cfpairs.quality.tradeoff import Contrast, Metric
+from cfpairs.quality.contrasts import Contrast
+from cfpairs.quality.metric import Metric
 
 __all__ = ["LabelKept", "label_kept"]
 

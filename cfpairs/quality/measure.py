@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky
 
 from cfpairs.quality.interval import rank_interval
+from cfpairs.quality.metric import Metric
 from cfpairs.quality.noise import NoiseFit, bulk_misfit, fit_noise, sigma_tail
 from cfpairs.quality.rank import flip_rank, winsorize
 from cfpairs.quality.spectrum import Spectrum, spectrum
-from cfpairs.quality.tradeoff import Metric
 
 __all__ = ["Measured", "measure"]
 
