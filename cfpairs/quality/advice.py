@@ -113,7 +113,7 @@ def _broken(seen: Evidence) -> Sequence[str]:
 
 def _more(seen: Evidence) -> Sequence[str]:
     lines = []
-    distance = seen.distance
+    distance = seen.misalignment
     if seen.n_pairs and seen.rank == 0:
         lines.append(
             "Check that the sides of a pair differ in the environment and in little else; make more."

@@ -148,7 +148,7 @@ def _assess(inputs: Inputs, seed: int) -> PairQuality:
         recommended_r=r,
         confident=measured.confident,
         split_half=agreement,
-        misalignment=distance(alignment),
+        misalignment=distance(alignment[:r]) if agreement is None else agreement.misalignment if r else None,
         tradeoff=rows,
         labels=labels,
         partners=partners,
@@ -158,7 +158,7 @@ def _assess(inputs: Inputs, seed: int) -> PairQuality:
         has_environments=inputs.env is not None,
         forecast=forecast_rows(agreement, len(order), d) if measured.rank else (),
         flags=flags.flag_rows(doubts, inputs.pair_ids),
-        cells=cell_rows(inputs, max(1, r)),
+        cells=cell_rows(inputs, max(1, measured.rank)),
     )
     verdict, advice = judge(evidence)
     return PairQuality(

@@ -132,18 +132,23 @@ def pair_contrast(D: Floats, kinds: Codes, env_a: Codes, env_b: Codes, clusters:
 
 
 def label_contrast(
-    X: Floats, y: Codes, env: Codes | None = None, *, clusters: Codes | None = None
+    X: Floats,
+    y: Codes,
+    env: Codes | None = None,
+    *,
+    clusters: Codes | None = None,
+    least: int = 2,
 ) -> Contrast | None:
     """Differences of the label means; with `env`, of the label means averaged over environments.
 
-    The second is free of the shortcut, as every label weighs the same in each environment. It needs two
+    The second is free of the shortcut, as every label weighs the same in each environment. It needs `least`
     environments that hold every label at least twice. Items of one of the `clusters` are not independent of
     each other.
 
     Returns
     -------
     Contrast or None
-        None where there are fewer than two labels, or no two such environments.
+        None where there are fewer than two labels, or too few such environments.
     """
     labels = np.unique(y)
     if len(labels) < 2:
@@ -152,7 +157,7 @@ def label_contrast(
     usable = groups.counts > 1
     if env is not None:
         shared = [e for e in np.unique(env) if (usable & (cells[:, 1] == e)).sum() == len(labels)]
-        if len(shared) < 2:
+        if len(shared) < least:
             return None
         usable &= np.isin(cells[:, 1], shared)
     elif not usable.all():

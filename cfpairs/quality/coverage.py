@@ -18,13 +18,14 @@ Floats = NDArray[np.float64]
 def cell_rows(inputs: Inputs, r: int) -> tuple[CellRow, ...]:
     """Count the pairs of each label from one environment to another, and compare their directions.
 
-    Labels and environments of the training items that no pair joins are listed with 0 pairs.
+    A label of the training items that has no pair between two environments, in neither direction, while
+    others have is listed with 0 pairs.
 
     Parameters
     ----------
     inputs : Inputs
     r : int
-        Number of directions to compare.
+        Number of directions above the noise; fewer are compared where the other cells are small.
 
     Returns
     -------
@@ -48,11 +49,17 @@ def cell_rows(inputs: Inputs, r: int) -> tuple[CellRow, ...]:
 
 
 def _wanted(inputs: Inputs, keys: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """Cells with pairs; and for labels of items without pairs between two environments, the one that lacks them."""
     wanted = {(int(c), int(a), int(b)) for c, a, b in np.unique(keys, axis=0)}
-    if inputs.y is not None and inputs.env is not None:
-        joined = {(a, b) for _, a, b in wanted if a != b}
-        for label, env in np.unique(np.stack([inputs.y, inputs.env], axis=1), axis=0):
-            wanted |= {(int(label), a, b) for a, b in joined if a == env}
+    if inputs.y is None or inputs.env is None:
+        return sorted(wanted)
+    covered = {(label, frozenset((a, b))) for label, a, b in wanted}
+    for low, high in sorted({(min(a, b), max(a, b)) for _, a, b in wanted if a != b}):
+        for label in np.unique(inputs.y):
+            counts = [int(((inputs.y == label) & (inputs.env == env)).sum()) for env in (low, high)]
+            if any(counts) and (int(label), frozenset((low, high))) not in covered:
+                ends = (low, high) if counts[0] >= counts[1] else (high, low)
+                wanted.add((int(label), *ends))
     return sorted(wanted)
 
 
@@ -60,9 +67,9 @@ def _covered(D: Floats, inside: NDArray[np.bool_], twin: NDArray[np.bool_], r: i
     """Share of the cell's mean difference, its noise set aside, in the directions of all other cells."""
     own, others = D[inside], D[~twin]
     count = len(own)
-    if r < 1 or count < 8 or len(others) < max(8, 2 * r):
+    if r < 1 or count < 8 or len(others) < 8:
         return None
-    directions = spectrum(winsorize(others)).top(r)
+    directions = spectrum(winsorize(others)).top(min(r, len(others) // 4))
     mean = own.mean(axis=0)
     noise = (own - mean).T / np.sqrt(count * (count - 1.0))
     whole = float(mean @ mean) - float((noise**2).sum())

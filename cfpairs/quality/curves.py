@@ -44,9 +44,10 @@ def check_labels(inputs: Inputs, directions: Floats, metric: Metric | None) -> L
     """Compare the pairs with the labels of the training items.
 
     The label's separation is taken between the middles of the pairs, where each label stands in both
-    environments. The errors of middles and of differences are independent, so that nothing leaks from one
-    into the other. Pairs that join training items were often chosen for being alike, which bends their
-    middles; for these, and where the pairs cannot tell, it is taken between training items that no pair uses.
+    environments (between the same two environments, where there are more). The errors of middles and of
+    differences are independent, so that nothing leaks from one into the other. Pairs that join training
+    items were often chosen for being alike, which bends their middles; for these, and where the pairs
+    cannot tell, it is taken between training items that no pair uses.
     """
     X, y, env, a, b = inputs.X, inputs.y, inputs.env, inputs.a, inputs.b
     if X is None or y is None or a is None or b is None or metric is None:
@@ -63,7 +64,9 @@ def check_labels(inputs: Inputs, directions: Floats, metric: Metric | None) -> L
     if joins_items and reference is not None:
         share = label_share(reference, metric, directions, own_items=True)
     if share is None and inputs.labels is not None and (kept is None or kept.changed < 0.5):
-        contrast = label_contrast((a + b) / 2.0, inputs.labels, clusters=inputs.clusters)
+        contrast = label_contrast(
+            (a + b) / 2.0, inputs.labels, inputs.routes, clusters=inputs.clusters, least=1
+        )
         if contrast is not None:
             share = label_share(contrast, metric, directions, own_items=False)
     if share is None and reference is not None:

@@ -52,11 +52,6 @@ class Evidence:
         return next((row for row in self.tradeoff if row.r == self.recommended_r), None)
 
     @property
-    def distance(self) -> float | None:
-        """Misalignment of the recommended directions; of all up to the rank where halves cannot tell."""
-        return self.misalignment if self.split_half is None else self.split_half.misalignment
-
-    @property
     def label_lost(self) -> float | None:
         """Share of the label signal, shortcut set aside, that goes with the recommended directions."""
         return None if self.row is None else self.row.label_removed_deconfounded

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from cfpairs.quality.rank import winsorize
 from cfpairs.quality.result import FlagRow
+from cfpairs.quality.rows import by_appearance
 from cfpairs.quality.spectrum import spectrum
 
 __all__ = [
@@ -62,21 +64,21 @@ def duplicates(D: Floats, pair_ids: tuple[str, ...]) -> tuple[list[Doubt], NDArr
     """
     k, d = D.shape
     lengths = np.linalg.norm(D, axis=1)
-    squares = lengths**2
+    unit = D / np.where(lengths > 0.0, lengths, 1.0)[:, None]
     limit = 0.25 * _usual_distance(D, lengths) if d >= NEAR_DIMENSIONS else 0.0
     first, best = np.full(k, -1), np.zeros(k)
     for start in range(0, k, _BLOCK):
         stop = min(k, start + _BLOCK)
-        inner = np.abs(D[start:stop] @ D[:stop].T)
-        apart = np.sqrt(np.clip(squares[start:stop, None] + squares[None, :stop] - 2.0 * inner, 0.0, None))
-        scale = np.maximum(lengths[start:stop, None] * lengths[None, :stop], np.finfo(float).tiny)
-        cosine = inner / scale
-        same = apart <= np.maximum(EQUAL * lengths[start:stop, None], limit)
-        same &= (cosine > DUPLICATE_COSINE) & (lengths[start:stop, None] > 0.0)
-        same &= np.arange(stop)[None, :] < np.arange(start, stop)[:, None]
-        rows = np.flatnonzero(same.any(axis=1))
-        first[start + rows] = same[rows].argmax(axis=1)
-        best[start + rows] = np.minimum(1.0, cosine[rows, first[start + rows]])
+        cosine = np.abs(unit[start:stop] @ unit[:stop].T)
+        rows, columns = np.nonzero(cosine > DUPLICATE_COSINE)
+        earlier = columns < rows + start
+        rows, columns = rows[earlier], columns[earlier]
+        one, two, inner = lengths[start + rows], lengths[columns], cosine[rows, columns]
+        apart = np.sqrt(np.clip((one - two) ** 2 + 2.0 * one * two * (1.0 - inner), 0.0, None))
+        near = apart <= np.maximum(EQUAL * one, limit)
+        # Backwards, so that the earliest of several is the one that stays.
+        first[start + rows[near][::-1]] = columns[near][::-1]
+        best[start + rows[near][::-1]] = np.minimum(1.0, inner[near][::-1])
     found = [
         Doubt(int(j), "duplicate", float(best[j]), f"same difference as {pair_ids[first[j]]}")
         for j in np.flatnonzero(first >= 0)
@@ -122,8 +124,9 @@ def failed_edits(D: Floats, typical: float | None, control: Floats | None) -> li
 def residual_scores(D: Floats, r: int, clusters: NDArray[np.integer], rng: np.random.Generator) -> Floats:
     """Robust z-score of what the other half's directions leave of each difference, on a log scale."""
     matrix = winsorize(D)
-    names, codes = np.unique(clusters, return_inverse=True)
-    half = np.isin(codes, rng.permutation(len(names))[: len(names) // 2])
+    codes = by_appearance(clusters)
+    count = int(codes.max(initial=-1)) + 1
+    half = np.isin(codes, rng.permutation(count)[: count // 2])
     left = np.linalg.norm(D, axis=1)
     for mask in (half, ~half):
         if mask.any() and (~mask).any() and r > 0:
@@ -167,7 +170,11 @@ def leverages(left: Floats, r: int) -> Floats:
 
 
 def dominating(left: Floats, r: int) -> list[Doubt]:
-    """Pairs that decide more than four times their share of the first r directions."""
+    """Pairs that decide far more than their share of the first r directions.
+
+    That is, four times their share, and more than the largest of k chi-squared variables with r degrees of
+    freedom is once in a hundred times: with one direction one clean pair in twenty has four times its share.
+    """
     k = len(left)
     if r < 1 or k < 8 * r:
         return []
@@ -179,7 +186,7 @@ def dominating(left: Floats, r: int) -> list[Doubt]:
             float(scores[j]),
             f"decides {scores[j]:.1f} times its share of the first {r} direction{'s' if r > 1 else ''}",
         )
-        for j in np.flatnonzero(scores > DOMINATES)
+        for j in np.flatnonzero(scores > max(DOMINATES, float(chi2.isf(0.01 / k, r)) / r))
     ]
 
 

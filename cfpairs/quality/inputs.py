@@ -62,6 +62,14 @@ class Inputs:
         return None if self.a is None else self.a - self.D
 
     @property
+    def routes(self) -> Codes | None:
+        """One code for the two environments of a pair, whichever side they are on."""
+        if self.env_a is None or self.env_b is None or len(self.D) == 0:
+            return None
+        ends = np.sort(np.stack([self.env_a, self.env_b], axis=1), axis=1)
+        return np.asarray(np.unique(ends, axis=0, return_inverse=True)[1].ravel(), dtype=np.int64)
+
+    @property
     def kinds(self) -> Codes:
         """One code for the pairs of one label from one environment to another, as far as these are known."""
         known = [codes for codes in (self.labels, self.env_a, self.env_b) if codes is not None]

@@ -85,7 +85,7 @@ def label_kept(
     if signal <= 2.0 * doubt:
         return None
     own = (points @ means.T)[np.arange(k), index]
-    scores = own - np.array([float((points.mean(axis=0) * means[i]).sum()) for i in index])
+    scores = own - (means @ points.mean(axis=0))[index]
     seen = np.unique(index)
     kept = float(np.mean([scores[index == i].mean() for i in seen])) * c / signal
     spread = np.sum([scores[index == i].var() / (index == i).sum() for i in seen])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cfpairs.quality.flags import Doubt
 from cfpairs.quality.rank import winsorize
+from cfpairs.quality.rows import by_appearance
 from cfpairs.quality.spectrum import spectrum
 
 __all__ = ["Partners", "compare_partners", "wrong_matches"]
@@ -67,8 +68,9 @@ def compare_partners(
     Partners or None
         None where no kind has enough pairs.
     """
-    names, codes = np.unique(clusters, return_inverse=True)
-    half = np.isin(codes, rng.permutation(len(names))[: len(names) // 2])
+    codes = by_appearance(clusters)
+    count = int(codes.max(initial=-1)) + 1
+    half = np.isin(codes, rng.permutation(count)[: count // 2])
     robust = winsorize(D)
     places = np.full(len(D), np.nan)
     for mask in (half, ~half):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cfpairs.quality.rank import winsorize
 from cfpairs.quality.result import SplitHalf
+from cfpairs.quality.rows import by_appearance
 from cfpairs.quality.spectrum import spectrum
 
 __all__ = [
@@ -96,8 +97,8 @@ class HalfSplitter:
     rng : numpy.random.Generator
     clusters : ndarray of shape (k,), optional
         Pairs of one cluster share a source; they go to the same half.
-    repeats : int
-        Number of halvings.
+    repeats : int, optional
+        Number of halvings; by default 10, or 4 for more than 800 pairs.
     max_rank : int
         Largest r that will be asked for.
     """
@@ -108,13 +109,14 @@ class HalfSplitter:
         rng: np.random.Generator,
         *,
         clusters: NDArray[np.integer] | None = None,
-        repeats: int = 10,
+        repeats: int | None = None,
         max_rank: int = 64,
     ) -> None:
         matrix = winsorize(differences)
+        repeats = repeats if repeats is not None else 10 if len(matrix) <= 800 else 4
         self.shape = matrix.shape
         k, d = self.shape
-        codes = np.arange(k) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+        codes = np.arange(k) if clusters is None else by_appearance(clusters)
         count = int(codes.max()) + 1 if k else 0
         self.repeats = repeats
         self._overlaps: list[Floats] = []

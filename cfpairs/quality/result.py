@@ -172,9 +172,9 @@ class PairQuality:
     alignment : tuple of float
         Cosine of each found direction, up to the rank, with the true ones.
     misalignment : float or None
-        Root mean squared sine of these; 0 is right, 1 unrelated.
+        Root mean squared sine between the recommended directions and the true ones; 0 is right, 1 unrelated.
     forecast : tuple of ForecastRow
-        Misalignment to expect with more pairs.
+        Misalignment of as many directions to expect with more pairs.
     tradeoff : tuple of TradeoffRow
         What removing the first r directions takes away.
     split_half : SplitHalf or None

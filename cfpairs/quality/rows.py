@@ -5,11 +5,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["equal_rows", "rows_of"]
+__all__ = ["by_appearance", "equal_rows", "rows_of"]
 
 Floats = NDArray[np.float64]
 
 _TOLERANCE = 1e-6  # relative; rows that went through float32 differ by about 1e-7
+
+
+def by_appearance(codes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Number the values of `codes` from 0 in the order they first appear, whatever they were.
+
+    Examples
+    --------
+    >>> by_appearance(np.array([7, 2, 7, 5])).tolist()
+    [0, 1, 0, 2]
+    """
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse], dtype=np.int64)
 
 
 def rows_of(needles: Floats, hay: Floats) -> NDArray[np.int64]:

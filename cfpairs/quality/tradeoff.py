@@ -74,11 +74,10 @@ def label_share(contrast: Contrast, metric: Metric, directions: Floats, *, own_i
     ndarray of shape (R,) or None
         ``1 - M_r^2 / M^2`` between 0 and 1; None where the separation does not exceed its sampling noise.
     """
-    step = -(-len(contrast.weights) // _NOISE_ITEMS)
-    weights = contrast.weights[::step] * (contrast.weights.sum() / contrast.weights[::step].sum())
+    weights, deviations = _sample(contrast)
     basis = qr(metric.whiten(directions), mode="economic", check_finite=False)[0]
     means = metric.whiten(contrast.vectors.T)
-    items = metric.whiten(contrast.deviations[::step].T)
+    items = metric.whiten(deviations.T)
     gone_means = _from_zero(((basis.T @ means) ** 2).sum(axis=1))
     norms = (items**2).sum(axis=0) - _from_zero((basis.T @ items) ** 2)
     if own_items:
@@ -89,6 +88,16 @@ def label_share(contrast: Contrast, metric: Metric, directions: Floats, *, own_i
     if left[0] <= 2.0 * deviation:
         return None
     return np.asarray(np.clip(1.0 - left[1:] / left[0], 0.0, 1.0))
+
+
+def _sample(contrast: Contrast) -> tuple[Floats, Floats]:
+    """Weights and deviations of enough items to measure the noise: every m-th in order of weight."""
+    weights = contrast.weights
+    step = -(-len(weights) // _NOISE_ITEMS)
+    if step < 2:
+        return weights, contrast.deviations
+    chosen = np.argsort(weights, kind="stable")[::-step]
+    return weights[chosen] * (weights.sum() / weights[chosen].sum()), contrast.deviations[chosen]
 
 
 def _from_zero(parts: Floats) -> Floats:

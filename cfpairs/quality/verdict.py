@@ -36,7 +36,7 @@ def judge(seen: Evidence) -> tuple[Verdict, tuple[str, ...]]:
 
 
 def _level(seen: Evidence) -> tuple[str, str]:
-    lost, distance = seen.label_lost, seen.distance
+    lost, distance = seen.label_lost, seen.misalignment
     if seen.n_pairs == 0:
         return "needs_pairs", "there are no pairs"
     if seen.label_changed:
