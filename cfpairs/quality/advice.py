@@ -9,6 +9,7 @@ from cfpairs.quality.evidence import (
     GOOD_DISTANCE,
     LABEL_AMBER,
     LABEL_RED,
+    MARKED,
     SOME_CHANGED,
     Evidence,
 )
@@ -141,6 +142,11 @@ def _noise(seen: Evidence) -> Sequence[str]:
             f"{percent(seen.partners.likeness)} of the time, as by chance: the pairs differ in their "
             "subjects too. Edits of the same image are cleaner."
         )
+    if seen.rank and seen.artefact is not None and seen.artefact > MARKED:
+        lines.append(
+            f"The directions agree with those of the control pairs (cosine {seen.artefact:.2f}): the edit "
+            "leaves a mark of its own. Mend the edit; more pairs would not help."
+        )
     if seen.rank and seen.bend > BENT:
         lines.append(
             f"A few long pairs bend the directions, which lie {seen.bend:.2f} from those of the others; drop "
@@ -161,6 +167,12 @@ def _noise(seen: Evidence) -> Sequence[str]:
 
 def _coverage(seen: Evidence) -> Sequence[str]:
     lines = [
+        f"Label {row.label} has no pair between environments {row.env_a} and {row.env_b}: a shortcut of "
+        "this label alone would not be seen."
+        for row in seen.cells
+        if row.n_pairs == 0
+    ]
+    lines += [
         f"The {row.n_pairs} pairs of label {row.label} from environment {row.env_a} to {row.env_b} show a "
         f"shift that the others show only to {percent(row.covered)}: make more of them."
         for row in seen.cells

@@ -18,7 +18,7 @@ from cfpairs.quality.inputs import Inputs, check_inputs
 from cfpairs.quality.measure import Measured, measure
 from cfpairs.quality.metric import LABEL_SHRINKAGE, SPECTRUM_SHRINKAGE, within_groups
 from cfpairs.quality.partners import Partners, compare_partners, wrong_matches
-from cfpairs.quality.reliability import HalfSplitter, cosines, distance
+from cfpairs.quality.reliability import HalfSplitter, artefact, cosines, distance
 from cfpairs.quality.result import PairQuality, TradeoffRow
 from cfpairs.quality.spectrum import spectrum
 from cfpairs.quality.verdict import judge
@@ -154,6 +154,7 @@ def _assess(inputs: Inputs, seed: int) -> PairQuality:
         partners=partners,
         bend=flags.bend(inputs.D[order], directions, r),
         edge_rank=measured.edge_rank,
+        artefact=None if inputs.control is None else artefact(inputs.control, directions[:, :r]),
         has_labels=inputs.y is not None,
         has_environments=inputs.env is not None,
         forecast=forecast_rows(agreement, len(order), d) if measured.rank else (),

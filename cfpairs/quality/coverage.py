@@ -49,7 +49,7 @@ def cell_rows(inputs: Inputs, r: int) -> tuple[CellRow, ...]:
 
 
 def _wanted(inputs: Inputs, keys: NDArray[np.int64]) -> list[tuple[int, int, int]]:
-    """Cells with pairs; and for labels of items without pairs between two environments, the one that lacks them."""
+    """Cells with pairs, and one for each label that has none between two environments that others join."""
     wanted = {(int(c), int(a), int(b)) for c, a, b in np.unique(keys, axis=0)}
     if inputs.y is None or inputs.env is None:
         return sorted(wanted)

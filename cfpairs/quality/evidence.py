@@ -16,6 +16,7 @@ MOST_CHANGED, SOME_CHANGED = 0.6, 0.35
 FEW_REMOVED = 0.5
 CHANCE = 0.53  # likeness of random partners, which share a side now and then
 BROKEN_SHARE = 0.1
+MARKED = 0.7
 BROKEN = ("duplicate", "failed edit", "outlier", "wrong match")
 
 
@@ -24,7 +25,8 @@ class Evidence:
     """Everything that the verdict rests on; see `PairQuality`.
 
     `n_sources` counts clusters of sound pairs, `bend` is how far the directions move when long pairs are
-    shortened, `edge_rank` counts directions over the isotropic edge.
+    shortened, `edge_rank` counts directions over the isotropic edge, `artefact` is the cosine between the
+    recommended directions and those of control pairs.
     """
 
     n_pairs: int
@@ -40,6 +42,7 @@ class Evidence:
     partners: Partners | None
     bend: float
     edge_rank: int
+    artefact: float | None
     has_labels: bool
     has_environments: bool
     forecast: tuple[ForecastRow, ...]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cfpairs.quality.noise import fit_noise
 from cfpairs.quality.rank import winsorize
 from cfpairs.quality.result import SplitHalf
 from cfpairs.quality.rows import by_appearance
@@ -26,6 +27,7 @@ from cfpairs.quality.spectrum import spectrum
 __all__ = [
     "HalfSplitter",
     "TermTwo",
+    "artefact",
     "cosines",
     "distance",
     "implied_strength",
@@ -178,6 +180,29 @@ def _weights(gram: Floats, rows: NDArray[np.integer], r: int) -> Floats:
 def _top(matrix: Floats, r: int) -> Floats:
     found = spectrum(matrix)
     return found.top(min(r, found.numerical_rank))
+
+
+def artefact(control: Floats, directions: Floats) -> float | None:
+    """Mean cosine between the directions and as many of the strongest directions of control pairs.
+
+    Control pairs show what the making of pairs does by itself. A mark that it leaves on every pair is
+    perfectly reproducible, so only this comparison can find it.
+
+    Parameters
+    ----------
+    control : ndarray of shape (c, d)
+    directions : ndarray of shape (d, r)
+
+    Returns
+    -------
+    float or None
+        None without a direction, or with control pairs of no direction above their noise.
+    """
+    found = spectrum(winsorize(control))
+    r = min(directions.shape[1], fit_noise(found).rank)
+    if r < 1:
+        return None
+    return float(np.linalg.svd(found.top(r).T @ directions, compute_uv=False).mean())
 
 
 def implied_strength(agreement: float, k: int, d: int, r: int) -> Floats:

@@ -10,6 +10,7 @@ from cfpairs.quality.evidence import (
     GOOD_DISTANCE,
     LABEL_AMBER,
     LABEL_RED,
+    MARKED,
     Evidence,
 )
 from cfpairs.quality.result import Verdict
@@ -24,10 +25,10 @@ def judge(seen: Evidence) -> tuple[Verdict, tuple[str, ...]]:
     The level is the first that holds: *changes_label* where one side of most pairs carries another label,
     or the recommended directions hold more than .2 of the deconfounded label signal and more than chance;
     *fix_pairs* where a tenth of the pairs is flagged as broken; *needs_pairs* without a direction above the
-    noise; *fix_pairs* where the directions hold less than half of the environment's shift; *needs_pairs*
-    where the directions are over .3 off and up to four times as many pairs would mend that; *usable* where
-    they are, or cost more than .1 of the label, or where partners are no more alike than strangers; *good*
-    otherwise.
+    noise; *fix_pairs* where control pairs show the same directions, or where the directions hold less than
+    half of the environment's shift; *needs_pairs* where the directions are over .3 off and up to four times
+    as many pairs would mend that; *usable* where they are, or cost more than .1 of the label, or where
+    partners are no more alike than strangers; *good* otherwise.
     """
     level, text = _level(seen)
     if level == "changes_label":
@@ -53,6 +54,8 @@ def _level(seen: Evidence) -> tuple[str, str]:
         if not seen.confident:
             return "needs_pairs", f"{count(seen.n_pairs, 'pair')} cannot tell signal from noise"
         return "needs_pairs", f"no direction of the {seen.n_pairs} pairs stands above the noise"
+    if seen.artefact is not None and seen.artefact > MARKED:
+        return "fix_pairs", "the pairs show what making a pair does by itself, as control pairs show it too"
     gone = None if seen.row is None else seen.row.environment_removed
     if gone is not None and gone < FEW_REMOVED:
         return (

@@ -375,3 +375,27 @@ def test_labels_may_be_words() -> None:
         pair_envs=tuple(places[env] for env in pairs["pair_envs"]),
     )
     same(spelled, assess(pairs))
+
+
+def test_a_mark_of_the_editor_is_found_by_control_pairs_only() -> None:
+    rng = np.random.default_rng(10)
+    mark = 8.0 * frame(200, 1, rng)[:, 0]
+    D = rng.normal(size=(120, 200)) + mark
+    control = rng.normal(size=(60, 200)) + mark
+    unaware = assess_pairs(D)
+    assert unaware.split_half is not None and unaware.split_half.cosine > 0.85
+    assert unaware.verdict.level == "good"
+    aware = assess_pairs(D, control=control)
+    assert aware.verdict.level == "fix_pairs"
+    assert "leaves a mark" in advice(aware)
+    clean = assess_pairs(D, control=rng.normal(size=(60, 200)))
+    assert clean.verdict.level == "good"
+
+
+def test_a_label_without_pairs_is_named() -> None:
+    w = world()
+    pairs = w.edits(150, np.random.default_rng(0))
+    kept = pairs["pair_labels"] == 0
+    half = {name: pairs[name][kept] for name in ("D", "a", "pair_labels")}
+    quality = assess(pairs, **half, pair_envs=tuple(env[kept] for env in pairs["pair_envs"]))
+    assert "Label 1 has no pair" in advice(quality)
