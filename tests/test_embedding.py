@@ -478,8 +478,7 @@ def test_damaged_exif_does_not_lose_the_image():
 
 
 def test_the_lite_encoder_end_to_end(images: Path, tmp_path: Path):
-    config = EncoderConfig(device="cpu", batch_size=4)
-    encoder = open_encoder(config)
+    encoder = open_encoder(EncoderConfig(device="cpu", runtime="torch", batch_size=4))
     items = list_items(images).slice(0, 6)
     report = embed_items(items, workspace=Workspace(tmp_path), encoder=encoder, batch_size=4, part_rows=4)
     found = read_embeddings(report.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 from sklearn.datasets import load_digits, load_sample_images
@@ -20,6 +21,15 @@ PHOTOGRAPHS = (
     "coins",
     "page",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread():
+    """On a busy machine torch's threads wait for each other longer than these small batches take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

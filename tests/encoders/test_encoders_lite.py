@@ -88,7 +88,7 @@ def reference(classifier, inputs) -> np.ndarray:
 @pytest.fixture(scope="module")
 def encoders():
     runtimes = ["torch"] + (["openvino"] if find_spec("openvino") else [])
-    return {r: open_encoder(EncoderConfig(device="cpu", runtime=r, batch_size=8)) for r in runtimes}
+    return {r: open_encoder(EncoderConfig(device="cpu", runtime=r, batch_size=4)) for r in runtimes}
 
 
 @pytest.fixture(params=["torch", "openvino"])
@@ -105,12 +105,12 @@ def test_every_tensor_of_the_wheel_has_its_place(classifier):
     assert all(torch.equal(built[name], expected[name]) for name in expected)
 
 
-def test_the_network_sees_what_is_in_the_photographs(classifier, inputs, photographs):
+def test_the_network_sees_what_is_in_the_photographs(classifier, reference, photographs):
     classes = {"coffee": 967, "camera": 872, "flower": 985}
     with torch.inference_mode():
-        for name, number in classes.items():
-            at = list(photographs).index(name)
-            assert int(classifier(inputs[at : at + 1]).argmax()) == number, name
+        found = classifier.get_classifier()(torch.from_numpy(reference)).argmax(1)
+    for name, number in classes.items():
+        assert int(found[list(photographs).index(name)]) == number, name
 
 
 def test_features_of_real_images(encoder, real_images, reference, row_cosines):
@@ -123,9 +123,9 @@ def test_features_of_real_images(encoder, real_images, reference, row_cosines):
 
 
 def test_a_feature_does_not_depend_on_its_batch(encoder, inputs):
-    batch = inputs[:8].numpy()
+    batch = inputs[:4].numpy()
     together = encoder.encode(batch)
-    for at in (0, 5):
+    for at in (0, 3):
         alone = np.zeros_like(batch)
         alone[0] = batch[at]
         np.testing.assert_allclose(encoder.encode(alone)[0], together[at], atol=1e-5)
@@ -135,7 +135,7 @@ def test_a_feature_does_not_depend_on_its_batch(encoder, inputs):
 
 
 def test_the_same_input_gives_the_same_bytes(encoder, inputs):
-    batch = inputs[:8].numpy()
+    batch = inputs[:4].numpy()
     assert encoder.encode(batch).tobytes() == encoder.encode(batch).tobytes()
 
 
@@ -150,7 +150,7 @@ def test_a_closed_encoder_can_be_used_again(real_images):
 @needs_openvino
 def test_openvino_is_much_faster_than_eager_torch(encoders, inputs):
     """Processor time, so that other work on the machine does not count; measured 5 to 6 on AVX-512."""
-    batch = inputs[:8].numpy()
+    batch = inputs[:4].numpy()
     best = {}
     for runtime, encoder in encoders.items():
         times = []
