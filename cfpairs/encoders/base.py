@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -161,7 +162,7 @@ def safe_name(*parts: str) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a weight file.
+    """SHA-256 of a weight file; one that has not changed is read once a process.
 
     Raises
     ------
@@ -169,12 +170,18 @@ def file_sha256(path: Path) -> str:
         If it cannot be read.
     """
     try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        found = path.stat()
+        return _sha256(path, found.st_size, found.st_mtime_ns)
     except OSError as error:
         raise ConfigError(
             f"the weight file {path} cannot be read", got=error.strerror or str(error)
         ) from error
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: Path, _size: int, _changed: int) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def library_versions(*names: str) -> dict[str, str]:

@@ -73,6 +73,8 @@ def test_file_sha256(tmp_path: Path):
     file = tmp_path / "w"
     file.write_bytes(b"weights")
     assert file_sha256(file) == hashlib.sha256(b"weights").hexdigest()
+    file.write_bytes(b"other weights")
+    assert file_sha256(file) == hashlib.sha256(b"other weights").hexdigest()
     with pytest.raises(ConfigError, match="cannot be read"):
         file_sha256(tmp_path / "absent")
 
