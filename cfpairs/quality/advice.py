@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from cfpairs.quality.evidence import (
     FEW_REMOVED,
     GOOD_DISTANCE,
-    LABEL_AMBER,
     LABEL_RED,
     MARKED,
     SOME_CHANGED,
     Evidence,
 )
+from cfpairs.quality.result import TradeoffRow
 from cfpairs.quality.words import count, directions, listed, percent
 
 __all__ = ["advice", "advice_on_labels"]
@@ -43,19 +43,25 @@ def _removal(seen: Evidence) -> Sequence[str]:
         parts.append(f"{percent(row.label_removed_deconfounded)} of the label signal")
     if not parts and row.variance_removed is not None:
         parts.append(f"{percent(row.variance_removed)} of the items' variance")
-    lines = [f"Remove r = {row.r}: it takes away {listed(parts)}."]
-    if seen.rank > row.r:
-        lines.append(
-            f"{seen.rank} directions stand above the noise; the later ones hold little of the shift, so try "
-            f"an r between {row.r} and {seen.rank} only in validation."
-        )
+    lines = [f"Removing r = {row.r} takes away {listed(parts)}{_remaining(row)}."]
+    lines.append(f"{_above(seen.rank)} above the noise: a larger r would remove what looks like chance.")
     trained, fair = row.label_removed, row.label_removed_deconfounded
-    if trained is not None and fair is not None and trained > LABEL_RED and fair <= LABEL_AMBER:
+    if trained is not None and fair is not None and trained > LABEL_RED and fair < trained / 2.0:
         lines.append(
             f"In training {percent(trained)} of what separates the labels goes, with balanced environments "
             f"only {percent(fair)}: the rest was the shortcut."
         )
     return lines
+
+
+def _remaining(row: TradeoffRow) -> str:
+    if row.environment_left is None:
+        return ""
+    return f"; the environments stay {row.environment_left:.1f} times as far apart as the labels"
+
+
+def _above(rank: int) -> str:
+    return "1 direction stands" if rank == 1 else f"{rank} directions stand"
 
 
 def _unknown(seen: Evidence) -> Sequence[str]:

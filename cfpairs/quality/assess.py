@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from cfpairs.quality import flags
 from cfpairs.quality.coverage import cell_rows
-from cfpairs.quality.curves import MAX_R, check_labels, recommend, tradeoff_rows
+from cfpairs.quality.curves import MAX_R, check_labels, core, recommend, tradeoff_rows
 from cfpairs.quality.evidence import Evidence
 from cfpairs.quality.forecast import forecast_rows
 from cfpairs.quality.inputs import Inputs, check_inputs
@@ -19,6 +19,7 @@ from cfpairs.quality.measure import Measured, measure
 from cfpairs.quality.metric import LABEL_SHRINKAGE, SPECTRUM_SHRINKAGE, within_groups
 from cfpairs.quality.partners import Partners, compare_partners, wrong_matches
 from cfpairs.quality.reliability import HalfSplitter, artefact, cosines, distance
+from cfpairs.quality.remainder import measure_remainder
 from cfpairs.quality.result import PairQuality, TradeoffRow
 from cfpairs.quality.spectrum import spectrum
 from cfpairs.quality.verdict import judge
@@ -123,13 +124,17 @@ def _assess(inputs: Inputs, seed: int) -> PairQuality:
     measured = measure(sound, groups.metric(SPECTRUM_SHRINKAGE) if groups else None, inputs.control, seed)
     removed = spectrum(inputs.D)  # what a probe removes: of all pairs, in the plain metric
     directions = removed.top(min(MAX_R, removed.numerical_rank))
-    labels = check_labels(inputs, directions, groups.metric(LABEL_SHRINKAGE) if groups else None)
-    rows = tradeoff_rows(inputs, directions, labels)
+    label_metric = groups.metric(LABEL_SHRINKAGE) if groups else None
+    labels = check_labels(inputs, directions, label_metric)
+    left = measure_remainder(
+        inputs, label_metric, labels.deconfounded, directions.shape[1], np.random.default_rng([seed, 5])
+    )
+    rows = tradeoff_rows(inputs, directions, labels, left)
     halves = HalfSplitter(sound, np.random.default_rng([seed, 2]), clusters=clusters)
     alignment = _alignment(measured, halves)
-    r = _recommended(rows, measured, alignment)
+    r = _core(rows, measured, alignment)
     partners = _partners(inputs, order, r, seed)
-    doubts += flags.outliers(inputs.D, order, r, inputs.clusters, np.random.default_rng([seed, 3]))
+    doubts += flags.outliers(inputs.D, order, r)
     doubts += flags.dominating(removed.left, r)
     doubts += [replace(doubt, index=int(order[doubt.index])) for doubt in wrong_matches(partners)]
     if (
@@ -145,7 +150,8 @@ def _assess(inputs: Inputs, seed: int) -> PairQuality:
         n_sources=len(np.unique(clusters)),
         dim=d,
         rank=measured.rank,
-        recommended_r=r,
+        core=r,
+        recommended_r=r if left is None or r == 0 else recommend(left, measured.rank),
         confident=measured.confident,
         split_half=agreement,
         misalignment=distance(alignment[:r]) if agreement is None else agreement.misalignment if r else None,
@@ -220,13 +226,13 @@ def _typical_distance(inputs: Inputs) -> float | None:
     return float(np.median(joined)) if len(joined) else None
 
 
-def _recommended(rows: tuple[TradeoffRow, ...], measured: Measured, alignment: Floats) -> int:
-    """By the trade-off; without it, the leading directions that are more right than wrong."""
+def _core(rows: tuple[TradeoffRow, ...], measured: Measured, alignment: Floats) -> int:
+    """Directions that hold the shift; where that is unknown, the leading ones more right than wrong."""
     if measured.rank == 0:
         return 0
-    chosen = recommend(rows, measured.rank)
-    if chosen is not None:
-        return chosen
+    found = core(rows, measured.rank)
+    if found is not None:
+        return found
     right = alignment**2 > 0.5
     return max(1, len(right) if right.all() else int(right.argmin()))
 

@@ -24,6 +24,8 @@ __all__ = [
 Floats = NDArray[np.float64]
 Codes = NDArray[np.integer]
 
+_LEAST_FREEDOM = 0.2  # a group below it is nearly all one cluster, and its noise cannot be told
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -65,20 +67,33 @@ def group_rows(X: Floats, *keys: Codes) -> tuple[NDArray[np.integer], Groups]:
     return cells, Groups(means, counts, codes, X - means[codes])
 
 
+def _freedom(groups: Groups, clusters: Codes | None) -> Floats:
+    """What squared deviations hold of the variance of a group's mean, (g,): 1 - 1/n for n equal clusters.
+
+    With clusters of sizes c and n rows in all it is ``1 - 2 sum c^3 / (n sum c^2) + sum c^2 / n^2``; 0 of
+    one cluster.
+    """
+    n = groups.counts.astype(np.float64)
+    if clusters is None:
+        return 1.0 - 1.0 / n
+    cells, sizes = np.unique(np.stack([groups.codes, clusters], axis=1), axis=0, return_counts=True)
+    squares = np.bincount(cells[:, 0], weights=sizes**2.0, minlength=len(n))
+    cubes = np.bincount(cells[:, 0], weights=sizes**3.0, minlength=len(n))
+    return np.asarray(1.0 - 2.0 * cubes / (n * squares) + squares / n**2)
+
+
 def _contrast(groups: Groups, coefficients: Floats, clusters: Codes | None = None) -> Contrast:
     """Contrast ``coefficients @ means`` with the weights that make its scatter's noise unbiased.
 
     Items of one cluster err alike, so the sum of a cluster's deviations takes the place of its items.
     """
-    deviations, codes, counts = groups.deviations, groups.codes, groups.counts
-    units = counts
+    deviations, codes = groups.deviations, groups.codes
     if clusters is not None:
-        cells, deviations_of = np.unique(np.stack([codes, clusters], axis=1), axis=0, return_inverse=True)
+        cells, cell_of = np.unique(np.stack([codes, clusters], axis=1), axis=0, return_inverse=True)
         sums = np.zeros((len(cells), deviations.shape[1]))
-        np.add.at(sums, deviations_of.ravel(), deviations)
+        np.add.at(sums, cell_of.ravel(), deviations)
         deviations, codes = sums, cells[:, 0]
-        units = np.bincount(codes, minlength=len(counts))
-    scale = units / (counts**2 * np.maximum(units - 1.0, 1.0))
+    scale = 1.0 / (groups.counts**2 * np.maximum(_freedom(groups, clusters), _LEAST_FREEDOM))
     weights = ((coefficients**2).sum(axis=0) * scale)[codes]
     used = weights > 0.0
     return Contrast(coefficients @ groups.means, deviations[used], weights[used])
@@ -87,9 +102,9 @@ def _contrast(groups: Groups, coefficients: Floats, clusters: Codes | None = Non
 def environment_contrast(X: Floats, y: Codes, env: Codes) -> Contrast | None:
     """Differences of the environment means within each label.
 
-    Each label that occurs in two environments or more adds the scatter of its environment means, weighted
-    by the harmonic mean of their counts, so that tiny groups do not drown the others in noise. A group
-    needs two items.
+    Its squared length is the mean squared distance of two environments, over the labels that occur in
+    several. Labels are weighted by the harmonic mean of their groups' counts, so that tiny groups do not
+    drown the others in noise. A group needs two items.
 
     Returns
     -------
@@ -97,24 +112,28 @@ def environment_contrast(X: Floats, y: Codes, env: Codes) -> Contrast | None:
         None where no label occurs in two environments.
     """
     cells, groups = group_rows(X, y, env)
-    rows = []
+    blocks, weights = [], []
     for label in np.unique(y):
-        inside = (cells[:, 0] == label) & (groups.counts > 1)
-        size = int(inside.sum())
+        inside = np.flatnonzero((cells[:, 0] == label) & (groups.counts > 1))
+        size = len(inside)
         if size > 1:
-            weight = np.sqrt(size / (1.0 / groups.counts[inside]).sum())
-            for index in np.flatnonzero(inside):
-                row = np.where(inside, -1.0 / size, 0.0)
-                row[index] += 1.0
-                rows.append(row * weight)
-    return _contrast(groups, np.array(rows)) if rows else None
+            block = np.zeros((size, len(cells)))
+            block[:, inside] = (np.eye(size) - 1.0 / size) * np.sqrt(2.0 / (size - 1.0))
+            blocks.append(block)
+            weights.append(size / float((1.0 / groups.counts[inside]).sum()))
+    if not blocks:
+        return None
+    total = sum(weights)
+    rows = [block * np.sqrt(weight / total) for block, weight in zip(blocks, weights, strict=True)]
+    return _contrast(groups, np.concatenate(rows))
 
 
 def pair_contrast(D: Floats, kinds: Codes, env_a: Codes, env_b: Codes, clusters: Codes) -> Contrast | None:
     """Mean differences of the pairs between environments, by kind of pair.
 
-    This is the environment's shift as the pairs show it, for items of which no label occurs in two
-    environments.
+    Its squared length is the mean squared distance of two environments, kinds weighted by their share of
+    the pairs. This is the environment's shift as the pairs show it, for items of which no label occurs in
+    two environments.
 
     Returns
     -------
@@ -125,10 +144,11 @@ def pair_contrast(D: Floats, kinds: Codes, env_a: Codes, env_b: Codes, clusters:
     if len(crossing) < 2:
         return None
     _, groups = group_rows(D[crossing], kinds[crossing])
-    usable = groups.counts > 1
+    usable = _freedom(groups, clusters[crossing]) >= _LEAST_FREEDOM
     if not usable.any():
         return None
-    return _contrast(groups, np.diag(np.sqrt(groups.counts))[usable], clusters[crossing])
+    shares = np.where(usable, groups.counts, 0) / groups.counts[usable].sum()
+    return _contrast(groups, np.diag(np.sqrt(shares))[usable], clusters[crossing])
 
 
 def label_contrast(
@@ -154,7 +174,7 @@ def label_contrast(
     if len(labels) < 2:
         return None
     cells, groups = group_rows(X, y) if env is None else group_rows(X, y, env)
-    usable = groups.counts > 1
+    usable = _freedom(groups, clusters) >= _LEAST_FREEDOM
     if env is not None:
         shared = [e for e in np.unique(env) if (usable & (cells[:, 1] == e)).sum() == len(labels)]
         if len(shared) < least:

@@ -8,20 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from cfpairs.quality.contrasts import Contrast, environment_contrast, label_contrast, pair_contrast
+from cfpairs.quality.contrasts import environment_contrast, label_contrast, pair_contrast
 from cfpairs.quality.inputs import Inputs
-from cfpairs.quality.labels import LabelKept, label_kept
+from cfpairs.quality.labels import LabelKept, combine, label_position
 from cfpairs.quality.metric import LABEL_SHRINKAGE, Metric, within_groups
+from cfpairs.quality.remainder import Remainder
 from cfpairs.quality.result import TradeoffRow
-from cfpairs.quality.rows import rows_of
+from cfpairs.quality.rows import by_appearance, rows_of
 from cfpairs.quality.tradeoff import label_share, shift_share, variance_share
 
-__all__ = ["MAX_R", "LabelCheck", "by_chance", "check_labels", "recommend", "tradeoff_rows"]
+__all__ = ["MAX_R", "LabelCheck", "by_chance", "check_labels", "core", "recommend", "tradeoff_rows"]
 
 Floats = NDArray[np.float64]
 
 MAX_R = 64
-_TOLERANCE = 0.02  # of the score: the smaller r wins where curves are flat
+_FOLDS = 4
+_CORE_TOLERANCE, _SCORE_TOLERANCE = 0.02, 0.05  # the smaller r wins where curves are flat
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,8 @@ def check_labels(inputs: Inputs, directions: Floats, metric: Metric | None) -> L
         return LabelCheck(None, None)
     rows_a, rows_b = rows_of(a, X), rows_of(b, X)
     free = np.setdiff1d(np.arange(len(X)), np.concatenate([rows_a, rows_b]))
-    reference = kept = None
-    if env is not None and free.size:
-        reference = label_contrast(X[free], y[free], env[free])
-        if reference is not None:
-            kept = _kept(inputs, free, reference, metric)
+    reference = label_contrast(X[free], y[free], env[free]) if env is not None and free.size else None
+    kept = _kept(inputs, metric)
     joins_items = float(((rows_a >= 0) & (rows_b >= 0)).mean()) > 0.5 if len(a) else False
     share = None
     if joins_items and reference is not None:
@@ -74,23 +73,39 @@ def check_labels(inputs: Inputs, directions: Floats, metric: Metric | None) -> L
     return LabelCheck(share, kept)
 
 
-def _kept(inputs: Inputs, free: NDArray[np.int64], reference: Contrast, metric: Metric) -> LabelKept | None:
-    """Whether pairs between environments keep their label, judged by the training items that no pair uses."""
-    X, y, env = inputs.X, inputs.y, inputs.env
-    if X is None or y is None or env is None or inputs.a is None or inputs.labels is None:
+def _kept(inputs: Inputs, metric: Metric) -> LabelKept | None:
+    """Whether pairs between environments keep their label, judged by items that these pairs do not use.
+
+    The pairs are taken in folds, so that a rare group whose every item is in some pair can still be a
+    measure for the pairs of the other folds.
+    """
+    X, y, env, a, labels = inputs.X, inputs.y, inputs.env, inputs.a, inputs.labels
+    if X is None or y is None or env is None or a is None or labels is None:
         return None
-    names = np.unique(y[free])
-    used = np.isin(inputs.labels, names)
+    used = np.isin(labels, np.unique(y))
     if inputs.env_a is not None and inputs.env_b is not None:
         used &= inputs.env_a != inputs.env_b
-    if not used.any():
-        return None
-    middles = inputs.a[used] - inputs.D[used] / 2.0
-    environment = environment_contrast(X[free], y[free], env[free])
-    return label_kept(middles, inputs.labels[used], reference, names, environment, metric)
+    items, middles = metric.whiten(X.T).T, metric.whiten((a - inputs.D / 2.0).T).T
+    ends = np.stack([rows_of(a, X), rows_of(a - inputs.D, X)])
+    fold_of = by_appearance(inputs.clusters) % _FOLDS
+    found = []
+    for fold in range(_FOLDS):
+        own = used & (fold_of == fold)
+        free = np.setdiff1d(np.arange(len(X)), ends[:, own])
+        reference = label_contrast(items[free], y[free], env[free])
+        environment = environment_contrast(items[free], y[free], env[free])
+        if own.any() and reference is not None:
+            found.append(
+                label_position(
+                    middles[own], labels[own], reference, np.unique(y[free]), environment, metric.weight
+                )
+            )
+    return combine([position for position in found if position is not None])
 
 
-def tradeoff_rows(inputs: Inputs, directions: Floats, check: LabelCheck) -> tuple[TradeoffRow, ...]:
+def tradeoff_rows(
+    inputs: Inputs, directions: Floats, check: LabelCheck, left: Remainder | None = None
+) -> tuple[TradeoffRow, ...]:
     """One row for each r; empty without training items.
 
     Parameters
@@ -99,6 +114,7 @@ def tradeoff_rows(inputs: Inputs, directions: Floats, check: LabelCheck) -> tupl
     directions : ndarray of shape (d, R)
         Of the differences as the probe uses them.
     check : LabelCheck
+    left : Remainder, optional
     """
     if inputs.X is None or directions.shape[1] == 0:
         return ()
@@ -115,7 +131,14 @@ def tradeoff_rows(inputs: Inputs, directions: Floats, check: LabelCheck) -> tupl
             label = label_share(contrast, scatter.metric(LABEL_SHRINKAGE), directions, own_items=True)
     variance = variance_share(X, directions)
     return tuple(
-        TradeoffRow(r + 1, _at(environment, r), _at(label, r), _at(check.deconfounded, r), float(variance[r]))
+        TradeoffRow(
+            r + 1,
+            _at(environment, r),
+            _at(label, r),
+            _at(check.deconfounded, r),
+            float(variance[r]),
+            None if left is None else _at(left.ratio, r),
+        )
         for r in range(directions.shape[1])
     )
 
@@ -135,23 +158,34 @@ def by_chance(r: int, dim: int) -> float:
     return 1.0 if r >= dim else float(beta.ppf(0.99, r / 2.0, (dim - r) / 2.0))
 
 
-def recommend(rows: tuple[TradeoffRow, ...], rank: int) -> int | None:
-    """Number of directions that takes most of the environment for least of the label.
+def core(rows: tuple[TradeoffRow, ...], rank: int) -> int | None:
+    """Number of directions that hold the environment's shift.
 
-    The score of r is the share of the environment that goes times the share of the label that stays; the
-    smallest r within .02 of the best, and not over the rank, is recommended.
+    It is the smallest r whose share of the environment that goes, times the share of the label that stays,
+    is within .02 of the best.
 
     Returns
     -------
     int or None
         None where the environment's share is not known.
     """
-    scores = []
-    for row in rows[: max(rank, 1)]:
-        if row.environment_removed is None:
-            return None
-        scores.append(row.environment_removed * (1.0 - (row.label_removed_deconfounded or 0.0)))
-    if not scores:
+    top = rows[: max(rank, 1)]
+    if not top or any(row.environment_removed is None for row in top):
         return None
-    best = max(scores)
-    return next(i + 1 for i, score in enumerate(scores) if score >= best - _TOLERANCE)
+    products = [
+        (row.environment_removed or 0.0) * (1.0 - (row.label_removed_deconfounded or 0.0)) for row in top
+    ]
+    return _first(np.array(products), _CORE_TOLERANCE)
+
+
+def recommend(left: Remainder, rank: int) -> int:
+    """Number of directions that serves the rare groups best, and not over the rank.
+
+    It is the smallest r whose score (`Remainder.score`: how far items of the rare groups lie on the right
+    side) is within .05 of the best.
+    """
+    return _first(left.score[: max(rank, 1)], _SCORE_TOLERANCE)
+
+
+def _first(scores: Floats, tolerance: float) -> int:
+    return int(np.argmax(scores >= scores.max() - tolerance)) + 1

@@ -17,6 +17,7 @@ FEW_REMOVED = 0.5
 CHANCE = 0.53  # likeness of random partners, which share a side now and then
 BROKEN_SHARE = 0.1
 MARKED = 0.7
+MUCH_LEFT, SOME_LEFT = 3.0, 2.0
 BROKEN = ("duplicate", "failed edit", "outlier", "wrong match")
 
 
@@ -24,15 +25,17 @@ BROKEN = ("duplicate", "failed edit", "outlier", "wrong match")
 class Evidence:
     """Everything that the verdict rests on; see `PairQuality`.
 
-    `n_sources` counts clusters of sound pairs, `bend` is how far the directions move when long pairs are
-    shortened, `edge_rank` counts directions over the isotropic edge, `artefact` is the cosine between the
-    recommended directions and those of control pairs.
+    `core` is the number of directions that hold the environment's shift; the reliability figures are
+    theirs. `n_sources` counts clusters of sound pairs, `bend` is how far the directions move when long
+    pairs are shortened, `edge_rank` counts directions over the isotropic edge, `artefact` is the cosine
+    between the core directions and those of control pairs.
     """
 
     n_pairs: int
     n_sources: int
     dim: int
     rank: int
+    core: int
     recommended_r: int
     confident: bool
     split_half: SplitHalf | None
@@ -55,9 +58,14 @@ class Evidence:
         return next((row for row in self.tradeoff if row.r == self.recommended_r), None)
 
     @property
+    def core_row(self) -> TradeoffRow | None:
+        """Trade-off of the core directions."""
+        return next((row for row in self.tradeoff if row.r == self.core), None)
+
+    @property
     def label_lost(self) -> float | None:
-        """Share of the label signal, shortcut set aside, that goes with the recommended directions."""
-        return None if self.row is None else self.row.label_removed_deconfounded
+        """Share of the label signal, shortcut set aside, that goes with the core directions."""
+        return None if self.core_row is None else self.core_row.label_removed_deconfounded
 
     @property
     def label_changed(self) -> bool:

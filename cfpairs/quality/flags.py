@@ -10,7 +10,6 @@ from scipy.stats import chi2
 
 from cfpairs.quality.rank import winsorize
 from cfpairs.quality.result import FlagRow
-from cfpairs.quality.rows import by_appearance
 from cfpairs.quality.spectrum import spectrum
 
 __all__ = [
@@ -121,17 +120,14 @@ def failed_edits(D: Floats, typical: float | None, control: Floats | None) -> li
     ]
 
 
-def residual_scores(D: Floats, r: int, clusters: NDArray[np.integer], rng: np.random.Generator) -> Floats:
-    """Robust z-score of what the other half's directions leave of each difference, on a log scale."""
-    matrix = winsorize(D)
-    codes = by_appearance(clusters)
-    count = int(codes.max(initial=-1)) + 1
-    half = np.isin(codes, rng.permutation(count)[: count // 2])
-    left = np.linalg.norm(D, axis=1)
-    for mask in (half, ~half):
-        if mask.any() and (~mask).any() and r > 0:
-            directions = spectrum(matrix[mask]).top(r)
-            left[~mask] = np.linalg.norm(D[~mask] - (D[~mask] @ directions) @ directions.T, axis=1)
+def residual_scores(D: Floats, r: int) -> Floats:
+    """Robust z-score of what the first r directions leave of each difference, on a log scale.
+
+    The directions are those of the winsorised differences, so that an outlier hardly bends them towards
+    itself.
+    """
+    directions = spectrum(winsorize(D)).top(r)
+    left = np.linalg.norm(D - (D @ directions) @ directions.T, axis=1)
     positive = left > 0.0
     if positive.sum() < 3:
         return np.zeros(len(D))
@@ -142,17 +138,11 @@ def residual_scores(D: Floats, r: int, clusters: NDArray[np.integer], rng: np.ra
     return np.asarray(np.where(positive, (logs - middle) / max(spread, 0.01), 0.0))
 
 
-def outliers(
-    D: Floats,
-    order: NDArray[np.integer],
-    r: int,
-    clusters: NDArray[np.integer],
-    rng: np.random.Generator,
-) -> list[Doubt]:
+def outliers(D: Floats, order: NDArray[np.integer], r: int) -> list[Doubt]:
     """Pairs, of those in `order`, that differ by much more than the others beside their common directions."""
     if len(order) < 8:
         return []
-    scores = residual_scores(D[order], r, clusters[order], rng)
+    scores = residual_scores(D[order], r)
     return [
         Doubt(
             int(order[j]),

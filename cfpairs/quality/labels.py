@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 
 from cfpairs.quality.contrasts import Contrast
-from cfpairs.quality.metric import Metric
 
-__all__ = ["LabelKept", "label_kept"]
+__all__ = ["LabelKept", "Position", "combine", "label_position"]
 
 Floats = NDArray[np.float64]
 
@@ -40,15 +39,36 @@ class LabelKept:
     error: float
 
 
-def label_kept(
+@dataclass(frozen=True)
+class Position:
+    """Where some pairs lie between the labels.
+
+    Attributes
+    ----------
+    kept : float
+        Sum over the pairs of their position: 1 where their label's items lie, 0 halfway to the others.
+    variance : float
+        Of that sum.
+    pairs : int
+    doubt : float
+        Relative standard error of the distance between labels that the position is measured by.
+    """
+
+    kept: float
+    variance: float
+    pairs: int
+    doubt: float
+
+
+def label_position(
     middles: Floats,
     labels: NDArray[np.integer],
     reference: Contrast,
     names: NDArray[np.integer],
     environment: Contrast | None,
-    metric: Metric,
-) -> LabelKept | None:
-    """Position of the pairs' middles between the labels' items.
+    own_weight: float,
+) -> Position | None:
+    """Position of the pairs' middles between the labels' items, all in whitened coordinates.
 
     Parameters
     ----------
@@ -60,34 +80,48 @@ def label_kept(
         From `label_contrast` with environments; one row a label, in the order of `names`.
     names : ndarray of shape (C,)
     environment : Contrast or None
-        Directions to leave out of the comparison: pairs and items may be differently mixed over environments.
-    metric : Metric
+        Directions to leave out: pairs and items may be differently mixed over environments.
+    own_weight : float
+        Weight of an item of the reference in the covariance that whitened it.
 
     Returns
     -------
-    LabelKept or None
-        None where the items do not separate the labels well enough to tell.
+    Position or None
+        None where the items do not separate the labels well enough, or all pairs have one label.
     """
-    present = [c for c in names if (labels == c).sum() > 1]
-    if len(present) < 2:
-        return None
     index = np.searchsorted(names, labels)
-    white = metric.whiten(np.concatenate([middles, reference.vectors, reference.deviations]).T).T
+    if len(np.unique(index)) < 2:
+        return None
+    means, items, points = reference.vectors, reference.deviations, middles
     if environment is not None:
-        basis = qr(metric.whiten(environment.vectors.T), mode="economic", check_finite=False)[0]
-        white = white - (white @ basis) @ basis.T
-    k, c = len(middles), len(reference.vectors)
-    points, means, items = white[:k], white[k : k + c], white[k + c :]
+        basis = qr(environment.vectors.T, mode="economic", check_finite=False)[0]
+        means, items, points = (rows - (rows @ basis) @ basis.T for rows in (means, items, points))
     squares = (items**2).sum(axis=1)
-    noise = float(reference.weights @ (squares / np.clip(1.0 - metric.weight * squares, 0.05, None)))
+    noise = float(reference.weights @ (squares / np.clip(1.0 - own_weight * squares, 0.05, None)))
     signal = float((means**2).sum()) - noise
-    doubt = np.sqrt(2.0 / metric.factor.shape[0]) * noise  # of a sum of d squares about its mean
+    doubt = np.sqrt(2.0 / middles.shape[1]) * noise  # of a sum of d squares about its mean
     if signal <= 2.0 * doubt:
         return None
-    own = (points @ means.T)[np.arange(k), index]
-    scores = own - (means @ points.mean(axis=0))[index]
-    seen = np.unique(index)
-    kept = float(np.mean([scores[index == i].mean() for i in seen])) * c / signal
-    spread = np.sum([scores[index == i].var() / (index == i).sum() for i in seen])
-    error = np.hypot(np.sqrt(spread) / len(seen) * c / signal, kept * doubt / signal)
-    return LabelKept(changed=1.0 - kept, error=float(error))
+    scores = points @ means.T
+    centre = np.mean([scores[index == i].mean(axis=0) for i in np.unique(index)], axis=0)
+    own = (scores - centre)[np.arange(len(index)), index] * len(means) / signal
+    # One label may have most of the pairs: each label counts the same.
+    groups = [own[index == i] for i in np.unique(index)]
+    share = len(own) / len(groups)
+    return Position(
+        kept=float(sum(group.mean() for group in groups) * share),
+        variance=float(sum(group.var() / len(group) for group in groups) * share**2),
+        pairs=len(own),
+        doubt=float(doubt / signal),
+    )
+
+
+def combine(positions: list[Position]) -> LabelKept | None:
+    """Average over all pairs; None of no position."""
+    pairs = sum(position.pairs for position in positions)
+    if pairs == 0:
+        return None
+    kept = sum(position.kept for position in positions) / pairs
+    sampling = sum(position.variance for position in positions) / pairs**2
+    doubt = max(position.doubt for position in positions)
+    return LabelKept(changed=1.0 - kept, error=float(np.hypot(np.sqrt(sampling), kept * doubt)))

@@ -38,6 +38,10 @@ class TradeoffRow:
         The same where every label occurs equally in every environment: the price of the removal.
     variance_removed : float or None
         Of the variance of the training items.
+    environment_left : float or None
+        What stays of the distance between the environments, over the distance between the labels; both in
+        units of the variation within groups, the first measured on items, and on pairs that the directions
+        were not found from. Over 1 the shortcut is still stronger than the label.
     """
 
     r: int
@@ -45,6 +49,7 @@ class TradeoffRow:
     label_removed: float | None
     label_removed_deconfounded: float | None
     variance_removed: float | None
+    environment_left: float | None = None
 
 
 @dataclass(frozen=True)
@@ -168,17 +173,18 @@ class PairQuality:
     rank_interval : tuple of int
         Range for the rank; directions too weak to detect are in neither.
     recommended_r : int
-        Number of directions whose removal takes most of the environment for least of the label.
+        Number of directions whose removal serves the rare groups best.
     alignment : tuple of float
         Cosine of each found direction, up to the rank, with the true ones.
     misalignment : float or None
-        Root mean squared sine between the recommended directions and the true ones; 0 is right, 1 unrelated.
+        Root mean squared sine between the directions that hold the environment's shift (`split_half.r` of
+        them) and the true ones; 0 is right, 1 unrelated.
     forecast : tuple of ForecastRow
         Misalignment of as many directions to expect with more pairs.
     tradeoff : tuple of TradeoffRow
         What removing the first r directions takes away.
     split_half : SplitHalf or None
-        Agreement between random halves of the pairs, for the recommended r.
+        Agreement between random halves of the pairs on the directions that hold the environment's shift.
     flags : tuple of FlagRow
         Pairs to look at.
     cells : tuple of CellRow

@@ -24,7 +24,7 @@ from scipy.linalg import qr
 from cfpairs.quality.contrasts import Contrast
 from cfpairs.quality.metric import Metric
 
-__all__ = ["label_share", "shift_share", "variance_share"]
+__all__ = ["label_share", "shift_share", "squared_left", "variance_share"]
 
 Floats = NDArray[np.float64]
 
@@ -74,6 +74,28 @@ def label_share(contrast: Contrast, metric: Metric, directions: Floats, *, own_i
     ndarray of shape (R,) or None
         ``1 - M_r^2 / M^2`` between 0 and 1; None where the separation does not exceed its sampling noise.
     """
+    left, noise = squared_left(contrast, metric, directions, own_items=own_items)
+    deviation = np.sqrt(2.0) * noise[0] / np.sqrt(directions.shape[0])  # of a sum of d squares about its mean
+    if left[0] <= 2.0 * deviation:
+        return None
+    return np.asarray(np.clip(1.0 - left[1:] / left[0], 0.0, 1.0))
+
+
+def squared_left(
+    contrast: Contrast, metric: Metric, directions: Floats, *, own_items: bool
+) -> tuple[Floats, Floats]:
+    """Squared Mahalanobis length of a contrast without the first r directions, r = 0 .. R, and its noise.
+
+    Parameters
+    ----------
+    contrast, metric, directions, own_items
+        As for `label_share`.
+
+    Returns
+    -------
+    left, noise : ndarray of shape (R + 1,)
+        The noise is what was taken off the raw length; both in units of the metric.
+    """
     weights, deviations = _sample(contrast)
     basis = qr(metric.whiten(directions), mode="economic", check_finite=False)[0]
     means = metric.whiten(contrast.vectors.T)
@@ -83,11 +105,7 @@ def label_share(contrast: Contrast, metric: Metric, directions: Floats, *, own_i
     if own_items:
         norms = norms / np.clip(1.0 - metric.weight * norms, 0.05, None)
     noise = norms @ weights
-    left = float((means**2).sum()) - gone_means - noise
-    deviation = np.sqrt(2.0) * noise[0] / np.sqrt(directions.shape[0])  # of a sum of d squares about its mean
-    if left[0] <= 2.0 * deviation:
-        return None
-    return np.asarray(np.clip(1.0 - left[1:] / left[0], 0.0, 1.0))
+    return float((means**2).sum()) - gone_means - noise, noise
 
 
 def _sample(contrast: Contrast) -> tuple[Floats, Floats]:

@@ -11,6 +11,8 @@ from cfpairs.quality.evidence import (
     LABEL_AMBER,
     LABEL_RED,
     MARKED,
+    MUCH_LEFT,
+    SOME_LEFT,
     Evidence,
 )
 from cfpairs.quality.result import Verdict
@@ -23,11 +25,13 @@ def judge(seen: Evidence) -> tuple[Verdict, tuple[str, ...]]:
     """Verdict and advice.
 
     The level is the first that holds: *changes_label* where one side of most pairs carries another label,
-    or the recommended directions hold more than .2 of the deconfounded label signal and more than chance;
-    *fix_pairs* where a tenth of the pairs is flagged as broken; *needs_pairs* without a direction above the
-    noise; *fix_pairs* where control pairs show the same directions, or where the directions hold less than
-    half of the environment's shift; *needs_pairs* where the directions are over .3 off and up to four times
-    as many pairs would mend that; *usable* where they are, or cost more than .1 of the label, or where
+    or the directions that hold the environment's shift (the core) hold more than .2 of the deconfounded
+    label signal and more than chance; *fix_pairs* where a tenth of the pairs is flagged as broken;
+    *needs_pairs* without a direction above the noise; *fix_pairs* where control pairs show the same
+    directions, or where the core holds less than half of the shift, or where removing the recommended
+    directions leaves the environments three times as far apart as the labels; *needs_pairs* where the core
+    is over .3 off and more pairs or sources would mend that; *usable* where they would not, or the core
+    costs more than .1 of the label, or leaves the environments twice as far apart as the labels, or where
     partners are no more alike than strangers; *good* otherwise.
     """
     level, text = _level(seen)
@@ -42,11 +46,11 @@ def _level(seen: Evidence) -> tuple[str, str]:
         return "needs_pairs", "there are no pairs"
     if seen.label_changed:
         return "changes_label", "in most of these pairs the two sides carry different labels"
-    if lost is not None and lost > LABEL_RED and lost > by_chance(seen.recommended_r, seen.dim):
+    if lost is not None and lost > LABEL_RED and lost > by_chance(seen.core, seen.dim):
         return (
             "changes_label",
-            f"removing r = {seen.recommended_r} costs {percent(lost)} of the label signal, "
-            "shortcut set aside",
+            f"the first {directions(seen.core)} found {agree(seen.core, 'holds', 'hold')} {percent(lost)} "
+            "of the label signal, shortcut set aside",
         )
     if seen.broken > max(1.0, BROKEN_SHARE * seen.n_pairs):
         return "fix_pairs", f"{seen.broken} of {seen.n_pairs} pairs look broken"
@@ -56,12 +60,19 @@ def _level(seen: Evidence) -> tuple[str, str]:
         return "needs_pairs", f"no direction of the {seen.n_pairs} pairs stands above the noise"
     if seen.artefact is not None and seen.artefact > MARKED:
         return "fix_pairs", "the pairs show what making a pair does by itself, as control pairs show it too"
-    gone = None if seen.row is None else seen.row.environment_removed
+    gone = None if seen.core_row is None else seen.core_row.environment_removed
     if gone is not None and gone < FEW_REMOVED:
         return (
             "fix_pairs",
             f"the pairs miss the environment: their {directions(seen.rank)} above the noise hold only "
             f"{percent(gone)} of its shift",
+        )
+    left = None if seen.row is None else seen.row.environment_left
+    if left is not None and left > MUCH_LEFT:
+        return (
+            "fix_pairs",
+            f"with r = {seen.recommended_r} removed the environments are still {left:.1f} times as far "
+            "apart as the labels",
         )
     if distance is None:
         return "needs_pairs", f"{count(seen.n_pairs, 'pair')} cannot tell how reliable the directions are"
@@ -70,11 +81,13 @@ def _level(seen: Evidence) -> tuple[str, str]:
     text = _found(seen, distance, gone, lost)
     if seen.unlike:
         return "usable", f"{text}, but the sides of a pair differ in more than the environment"
+    if left is not None and left > SOME_LEFT:
+        return "usable", f"{text}, but the rest of the shift is {left:.1f} times the labels' distance"
     return "good" if lost is None or lost <= LABEL_AMBER else "usable", text
 
 
 def _too_far(seen: Evidence, distance: float) -> tuple[str, str]:
-    r = seen.recommended_r
+    r = seen.core
     off = f"the first {directions(r)} found {agree(r, 'is', 'are')} {distance:.2f} off (0 exact, 1 unrelated)"
     if 2 * seen.n_sources <= seen.n_pairs:
         return "needs_pairs", f"{off}, and the {seen.n_pairs} pairs rest on only {seen.n_sources} sources"
@@ -85,7 +98,7 @@ def _too_far(seen: Evidence, distance: float) -> tuple[str, str]:
 
 
 def _found(seen: Evidence, distance: float, gone: float | None, lost: float | None) -> str:
-    r = seen.recommended_r
+    r = seen.core
     parts = [f"{agree(r, 'is', 'are')} {distance:.2f} off (0 exact, 1 unrelated)"]
     if gone is not None:
         parts.append(f"{agree(r, 'holds', 'hold')} {percent(gone)} of the environment's shift")

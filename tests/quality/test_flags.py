@@ -55,8 +55,7 @@ def test_pairs_that_change_more_are_outliers() -> None:
     rng = np.random.default_rng(5)
     differences, _ = planted(100, 150, np.array([80.0, 60.0]), rng)
     differences[17] += 4.0 * rng.normal(size=150)
-    order = rng.permutation(100)
-    found = flags.outliers(differences, order, 2, np.arange(100), np.random.default_rng(0))
+    found = flags.outliers(differences, rng.permutation(100), 2)
     assert [d.index for d in found] == [17]
     assert found[0].score > flags.OUTLIER_Z
 

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from cfpairs.quality.contrasts import environment_contrast, label_contrast, pair_contrast
-from cfpairs.quality.curves import by_chance, recommend
-from cfpairs.quality.labels import label_kept
+from cfpairs.quality.curves import by_chance, core
+from cfpairs.quality.inputs import Inputs, check_inputs
+from cfpairs.quality.labels import LabelKept, combine, label_position
 from cfpairs.quality.metric import LABEL_SHRINKAGE, within_groups
+from cfpairs.quality.remainder import Remainder, confounding, measure_remainder
 from cfpairs.quality.result import TradeoffRow
+from cfpairs.quality.rows import rows_of
+from cfpairs.quality.spectrum import spectrum
 from cfpairs.quality.tradeoff import label_share, shift_share, variance_share
 from tests.quality.worlds import frame, world
 
 Floats = np.ndarray
+
+
+OPTIONAL = ("a", "pair_labels", "clusters", "pair_ids", "pair_envs", "control", "probe")
+
+
+def check(pairs: dict[str, Any]) -> Inputs:
+    given = {**dict.fromkeys(OPTIONAL), **pairs}
+    return check_inputs(given.pop("D"), given.pop("X"), given.pop("y"), given.pop("env"), **given)
 
 
 def two_labels(n: int, mean: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -162,22 +177,28 @@ def test_middles_tell_pairs_that_keep_the_label_from_pairs_that_do_not(
     same_label: bool, low: float, high: float
 ) -> None:
     w = world(1200, seed=6)
-    rng = np.random.default_rng(0)
-    pairs = w.between(150, rng, same_label=same_label)
-    other = world(1200, seed=6)
-    free = np.flatnonzero(rng.random(1200) < 0.99)
-    X, y, env = other.X[free], other.y[free], other.env[free]
-    scatter, reference = within_groups(X, y, env), label_contrast(X, y, env)
-    assert scatter is not None and reference is not None
-    middles = pairs["a"] - pairs["D"] / 2.0
-    environment = environment_contrast(X, y, env)
-    args = (pairs["pair_labels"], reference, np.array([0, 1]), environment, scatter.metric(LABEL_SHRINKAGE))
-    kept = label_kept(middles, *args)
-    assert kept is not None
-    assert low < kept.changed < high
-    swapped = label_kept((pairs["a"] - pairs["D"]) + pairs["D"] / 2.0, *args)
-    assert swapped is not None
-    assert swapped.changed == pytest.approx(kept.changed)
+    pairs = w.between(150, np.random.default_rng(0), same_label=same_label)
+    used = np.concatenate([rows_of(pairs["a"], w.X), rows_of(pairs["a"] - pairs["D"], w.X)])
+    free = np.setdiff1d(np.arange(1200), used)
+    scatter = within_groups(w.X, w.y, w.env)
+    assert scatter is not None
+    metric = scatter.metric(LABEL_SHRINKAGE)
+    X, y, env = metric.whiten(w.X.T).T[free], w.y[free], w.env[free]
+    reference, environment = label_contrast(X, y, env), environment_contrast(X, y, env)
+    assert reference is not None
+
+    def kept(middles: Floats) -> LabelKept | None:
+        white = metric.whiten(middles.T).T
+        at = label_position(
+            white, pairs["pair_labels"], reference, np.array([0, 1]), environment, metric.weight
+        )
+        return None if at is None else combine([at])
+
+    found = kept(pairs["a"] - pairs["D"] / 2.0)
+    assert found is not None
+    assert low < found.changed < high
+    assert 0.0 < found.error < 0.3
+    assert combine([]) is None
 
 
 def test_chance_shares_match_random_directions() -> None:
@@ -189,15 +210,74 @@ def test_chance_shares_match_random_directions() -> None:
     assert by_chance(5, 5) == 1.0
 
 
-def test_the_recommended_r_weighs_environment_against_label() -> None:
+def test_the_core_weighs_environment_against_label() -> None:
     def rows(environment: list[float], label: list[float]) -> tuple[TradeoffRow, ...]:
         pairs = enumerate(zip(environment, label, strict=True), start=1)
         return tuple(TradeoffRow(r, e, None, c, 0.0) for r, (e, c) in pairs)
 
     quick = rows([0.94, 0.95, 0.97, 0.98], [0.05, 0.07, 0.20, 0.38])
-    assert recommend(quick, 4) == 1
+    assert core(quick, 4) == 1
     slow = rows([0.3, 0.6, 0.9, 0.91], [0.01, 0.02, 0.03, 0.04])
-    assert recommend(slow, 4) == 3
-    assert recommend(slow, 2) == 2  # never over the rank
-    assert recommend(rows([0.9], [0.1]), 3) == 1
-    assert recommend((TradeoffRow(1, None, None, None, 0.1),), 1) is None
+    assert core(slow, 4) == 3
+    assert core(slow, 2) == 2  # never over the rank
+    assert core(rows([0.9], [0.1]), 3) == 1
+    assert core((TradeoffRow(1, None, None, None, 0.1),), 1) is None
+
+
+def test_the_score_ranks_as_the_accuracy_of_the_rare_groups_does() -> None:
+    rng = np.random.default_rng(9)
+    d, c = 40, 0.9
+    label, shift = 1.2 * np.eye(d)[0], np.eye(d)[1]
+    scores, accuracies = [], []
+    for left in (0.0, 0.5, 1.0, 2.0):
+        weights = label + c * left * shift  # the discriminant in unit noise, m + c s
+        side = np.array([1.0, -1.0])
+        y = side[rng.integers(0, 2, 4000)]
+        env = -y  # the rare group: label and environment disagree
+        X = rng.normal(size=(4000, d)) + np.outer(y, label) + np.outer(env, left * shift)
+        accuracies.append(np.mean(np.sign(X @ weights) == y))
+        scores.append(Remainder(np.array([left**2]), np.array([1.44]), c).score[0])
+    assert norm.cdf(scores) == pytest.approx(accuracies, abs=0.03)
+    assert accuracies == sorted(accuracies, reverse=True) and accuracies[-1] < 0.2 < 0.85 < accuracies[0]
+
+
+def test_what_is_left_is_measured_on_other_pairs() -> None:
+    w = world(1500, seed=10)
+    few = check(w.edits(20, np.random.default_rng(0), noise=4.0))
+    many = check(w.edits(400, np.random.default_rng(0), noise=4.0))
+    shares, ratios = [], []
+    for inputs in (few, many):
+        scatter = within_groups(inputs.X, inputs.y, inputs.env)
+        assert scatter is not None
+        metric = scatter.metric(LABEL_SHRINKAGE)
+        left = measure_remainder(inputs, metric, None, 4, np.random.default_rng(0))
+        assert left is not None
+        ratios.append(left.ratio[0])
+        axis = w.env_axis / np.linalg.norm(w.env_axis)
+        missed = 1.0 - (spectrum(inputs.D).top(1)[:, 0] @ axis) ** 2
+        shares.append(missed * (w.env_axis @ w.env_axis) / (w.label_axis @ w.label_axis))
+    assert ratios[1] < ratios[0]
+    assert ratios[1] == pytest.approx(np.sqrt(shares[1]), abs=0.25)
+
+
+def test_what_the_pairs_miss_altogether_is_left() -> None:
+    w = world(seed=11)
+    pairs = w.edits(100, np.random.default_rng(0))
+    inputs = check({**pairs, "D": np.random.default_rng(1).normal(size=(100, 60))})
+    scatter = within_groups(w.X, w.y, w.env)
+    assert scatter is not None
+    left = measure_remainder(inputs, scatter.metric(LABEL_SHRINKAGE), None, 3, np.random.default_rng(0))
+    assert left is not None
+    whole = np.linalg.norm(w.env_axis) / np.linalg.norm(w.label_axis)
+    assert left.ratio[0] == pytest.approx(whole, rel=0.2)
+
+
+def test_how_strongly_label_and_environment_go_together() -> None:
+    rng = np.random.default_rng(12)
+    y = rng.integers(0, 3, 3000)
+    assert confounding(y, 10 * y) == pytest.approx(1.0)
+    assert confounding(y, rng.integers(0, 3, 3000)) < 0.06
+    two = rng.integers(0, 2, 4000)
+    env = np.where(rng.random(4000) < 0.95, two, 1 - two)
+    assert confounding(two, env) == pytest.approx(abs(np.corrcoef(two, env)[0, 1]), abs=1e-9)
+    assert confounding(two, 0 * two) == 0.0
