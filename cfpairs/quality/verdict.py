@@ -29,10 +29,11 @@ def judge(seen: Evidence) -> tuple[Verdict, tuple[str, ...]]:
     label signal and more than chance; *fix_pairs* where a tenth of the pairs is flagged as broken;
     *needs_pairs* without a direction above the noise; *fix_pairs* where control pairs show the same
     directions, or where the core holds less than half of the shift, or where removing the recommended
-    directions leaves the environments three times as far apart as the labels; *needs_pairs* where the core
-    is over .3 off and more pairs or sources would mend that; *usable* where they would not, or the core
-    costs more than .1 of the label, or leaves the environments twice as far apart as the labels, or where
-    partners are no more alike than strangers; *good* otherwise.
+    directions leaves the environments four times as far apart as the labels; *needs_pairs* where it leaves
+    them three times as far, or where the core is over .3 off and more pairs or sources would mend that;
+    *usable* where they would not, or the core costs more than .1 of the label, or twice the labels' distance
+    is left, or partners are no more alike than strangers, or the sides of the pairs do not tell the labels
+    apart; *good* otherwise.
     """
     level, text = _level(seen)
     if level == "changes_label":
@@ -69,10 +70,13 @@ def _level(seen: Evidence) -> tuple[str, str]:
         )
     left = None if seen.row is None else seen.row.environment_left
     if left is not None and left > MUCH_LEFT:
+        # What noise leaves falls with the square root of the number of pairs.
+        level = "needs_pairs" if left / 2.0 <= SOME_LEFT else "fix_pairs"
         return (
-            "fix_pairs",
+            level,
             f"with r = {seen.recommended_r} removed the environments are still {left:.1f} times as far "
-            "apart as the labels",
+            "apart as the labels"
+            + ("; four times as many pairs may halve that" if level == "needs_pairs" else ""),
         )
     if distance is None:
         return "needs_pairs", f"{count(seen.n_pairs, 'pair')} cannot tell how reliable the directions are"
@@ -83,6 +87,8 @@ def _level(seen: Evidence) -> tuple[str, str]:
         return "usable", f"{text}, but the sides of a pair differ in more than the environment"
     if left is not None and left > SOME_LEFT:
         return "usable", f"{text}, but the rest of the shift is {left:.1f} times the labels' distance"
+    if seen.partners is not None and seen.has_environments and lost is None:
+        return "usable", f"{text}, but the labels cannot be told apart between the sides of the pairs"
     return "good" if lost is None or lost <= LABEL_AMBER else "usable", text
 
 

@@ -1,0 +1,122 @@
+"""Each level for its reason, and in the order of what matters most."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cfpairs.quality.curves import LabelCheck
+from cfpairs.quality.evidence import Evidence
+from cfpairs.quality.labels import LabelKept
+from cfpairs.quality.partners import Partners
+from cfpairs.quality.result import CellRow, FlagRow, ForecastRow, SplitHalf, TradeoffRow
+from cfpairs.quality.verdict import judge
+from cfpairs.quality.words import percent
+
+KEPT = LabelCheck(np.array([0.02, 0.05]), LabelKept(0.05, 0.1))
+GOOD = Evidence(
+    n_pairs=200,
+    n_sources=200,
+    dim=500,
+    rank=2,
+    core=1,
+    recommended_r=2,
+    confident=True,
+    split_half=SplitHalf(1, 0.98, 0.14, 0.1, 0.01, (0.98,), 10),
+    misalignment=0.1,
+    tradeoff=(
+        TradeoffRow(1, 0.96, 0.5, 0.02, 0.3, 0.9),
+        TradeoffRow(2, 0.98, 0.5, 0.05, 0.4, 0.8),
+    ),
+    labels=KEPT,
+    partners=Partners(0.9, 0.02, np.full(200, 0.1)),
+    bend=0.05,
+    edge_rank=3,
+    artefact=None,
+    has_labels=True,
+    has_environments=True,
+    forecast=(ForecastRow(200, 0.1, 0.05, 0.15), ForecastRow(400, 0.07, 0.02, 0.12)),
+    flags=(),
+    cells=(),
+)
+
+
+def row(**changes: float | None) -> tuple[TradeoffRow, ...]:
+    return tuple(replace(r, **changes) for r in GOOD.tradeoff)
+
+
+FAR = replace(GOOD, misalignment=0.5)
+WORSE: list[tuple[str, str, Evidence]] = [
+    ("needs_pairs", "no pairs", replace(GOOD, n_pairs=0, rank=0)),
+    ("changes_label", "different labels", replace(GOOD, labels=LabelCheck(None, LabelKept(0.9, 0.1)))),
+    ("changes_label", "30 % of the label", replace(GOOD, tradeoff=row(label_removed_deconfounded=0.3))),
+    (
+        "fix_pairs",
+        "30 of 200",
+        replace(GOOD, flags=tuple(FlagRow(str(i), "outlier", 6.0, "far") for i in range(30))),
+    ),
+    ("needs_pairs", "stands above the noise", replace(GOOD, rank=0)),
+    ("needs_pairs", "cannot tell signal", replace(GOOD, rank=0, confident=False)),
+    ("fix_pairs", "making a pair", replace(GOOD, artefact=0.9)),
+    ("fix_pairs", "miss the environment", replace(GOOD, tradeoff=row(environment_removed=0.2))),
+    ("fix_pairs", "5.0 times", replace(GOOD, tradeoff=row(environment_left=5.0))),
+    ("needs_pairs", "may halve that", replace(GOOD, tradeoff=row(environment_left=3.5))),
+    ("needs_pairs", "cannot tell how reliable", replace(GOOD, misalignment=None)),
+    ("needs_pairs", "only 50 sources", replace(FAR, n_sources=50)),
+    (
+        "needs_pairs",
+        "about 800 pairs",
+        replace(FAR, forecast=(ForecastRow(400, 0.4, 0.3, 0.5), ForecastRow(800, 0.25, 0.2, 0.3))),
+    ),
+    ("usable", "would help little", replace(FAR, forecast=(ForecastRow(800, 0.4, 0.3, 0.5),))),
+    ("usable", "more than the environment", replace(GOOD, partners=Partners(0.52, 0.02, np.zeros(200)))),
+    ("usable", "2.5 times", replace(GOOD, tradeoff=row(environment_left=2.5))),
+    ("usable", "cannot be told apart", replace(GOOD, tradeoff=row(label_removed_deconfounded=None))),
+    ("usable", "15 % of the label", replace(GOOD, tradeoff=row(label_removed_deconfounded=0.15))),
+]
+
+
+def test_nothing_wrong_is_good() -> None:
+    verdict, advice = judge(GOOD)
+    assert verdict.level == "good"
+    assert verdict.recommended_r == 2
+    assert "96 %" in verdict.text and "2 %" in verdict.text
+    assert advice[0] == (
+        "Removing r = 2 takes away 98 % of the environment's shift and 5 % of the label signal; "
+        "the environments stay 0.8 times as far apart as the labels."
+    )
+
+
+@pytest.mark.parametrize(("level", "said", "seen"), WORSE, ids=[said for _, said, _ in WORSE])
+def test_each_fault_has_its_level_and_says_why(level: str, said: str, seen: Evidence) -> None:
+    verdict, advice = judge(seen)
+    assert verdict.level == level
+    assert said in verdict.text
+    assert verdict.recommended_r == (0 if level == "changes_label" or seen.rank == 0 else 2)
+    assert all(line.endswith(".") and not line[0].islower() for line in advice)
+
+
+def test_weak_evidence_of_a_changed_label_is_no_verdict() -> None:
+    assert judge(replace(GOOD, labels=LabelCheck(None, LabelKept(0.9, 0.6))))[0].level == "good"
+    some = judge(replace(GOOD, labels=LabelCheck(None, LabelKept(0.45, 0.1))))
+    assert some[0].level == "good"
+    assert any("may change the label" in line for line in some[1])
+
+
+def test_what_only_one_cell_shows_is_said() -> None:
+    cells = (CellRow(1, 0, 1, 20, 30, 0.3), CellRow(0, 0, 1, 0, 12, None))
+    said = " ".join(judge(replace(GOOD, cells=cells))[1])
+    assert "only to 30 %" in said
+    assert "Label 0 has no pair between environments 0 and 1" in said
+
+
+def test_shares_are_never_rounded_to_all_or_nothing() -> None:
+    assert [percent(s) for s in (0.0, 0.001, 0.5, 0.999, 1.0)] == [
+        "0 %",
+        "under 1 %",
+        "50 %",
+        "over 99 %",
+        "100 %",
+    ]
