@@ -32,8 +32,8 @@ from cfpairs.workspace import Workspace
 
 __all__ = ["Digits", "DigitsOptions"]
 
-ENVIRONMENTS = (("grass", ("grass",)), ("stone", ("gravel", "brick")))
-"""Name of each environment and its photographs."""
+ENVIRONMENTS = (("grass", ("grass",)), ("stone", ("gravel", "gravel", "gravel", "brick")))
+"""Name of each environment and the photographs that its backgrounds are drawn from, evenly."""
 
 LABELS = ("0-4", "5-9")
 SPLIT_ENDS = {"train": 0.60, "val": 0.75, "test": 1.0}
@@ -48,12 +48,15 @@ class DigitsOptions(Strict):
     size: Annotated[int, Field(ge=32, le=512)] = Field(default=112, description="side of an image in pixels")
     train: Annotated[int, Field(ge=8, le=200_000)] = Field(default=1500, description="even")
     val: Annotated[int, Field(ge=4, le=200_000)] = Field(default=400, description="a multiple of 4")
-    test: Annotated[int, Field(ge=4, le=200_000)] = Field(default=960, description="a multiple of 4")
+    test: Annotated[int, Field(ge=4, le=200_000)] = Field(default=800, description="a multiple of 4")
+    renderings: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="training items of each digit image, all in the same environment"
+    )
     shortcut: Annotated[float, Field(ge=0.5, le=1.0)] = Field(
         default=0.95, description="share of each label's training items in its usual environment"
     )
     tint: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
-        default=0.8, description="how much colour the grey photographs get"
+        default=1.0, description="how much colour the grey photographs get"
     )
 
     @field_validator("train")
@@ -254,20 +257,25 @@ def plan_items(options: DigitsOptions, digits: NDArray[np.int64], seed: int) -> 
     -------
     list of PlannedItem
         By split, label and environment. The scans are dealt to the splits digit by digit, so that each
-        split has its share of every digit; a scan is used again only when its split has run out.
+        split has its share of every digit; a scan is used again only when its split has run out. A training
+        scan has several renderings in one environment, as a subject that was photographed where it lives.
     """
     pools = _deal_scans(digits, np.random.default_rng([seed, 0]))
     planned: list[PlannedItem] = []
     for number, split in enumerate(SPLIT_ENDS):
         wanted = getattr(options, split)
+        copies = options.renderings if split == "train" else 1
+        share = options.shortcut if split == "train" else 0.5
         serial = 0
         for label in range(len(LABELS)):
-            usual = round(wanted / 2 * (options.shortcut if split == "train" else 0.5))
+            rng = np.random.default_rng([seed, 1, number, label])
+            subjects = list(_endless(pools[split, label], rng, -(-wanted // (2 * copies))))
+            digits_of = np.repeat(subjects, copies)[: wanted // 2]
+            usual = copies * round(wanted // 2 * share / copies)
             for env in range(len(ENVIRONMENTS)):
-                count = usual if env == label else wanted // 2 - usual
-                rng = np.random.default_rng([seed, 1, number, label, env])
-                for digit in _endless(pools[split, label], rng, count):
-                    planned.append(PlannedItem(split, serial, label, env, digit))
+                part = digits_of[:usual] if env == label else digits_of[usual:]
+                for digit in part:
+                    planned.append(PlannedItem(split, serial, label, env, int(digit)))
                     serial += 1
     return planned
 

@@ -42,7 +42,6 @@ in test than in train.
 CROP_SIDES = (100, 164)
 """Smallest and largest side of a crop in pixels of the photograph."""
 
-CONTRAST = 0.6
 BRIGHTNESS = (95.0, 150.0)
 
 
@@ -55,19 +54,22 @@ class Photograph:
     name : str
     tint : tuple of float
         Red, green and blue factors of the surface's usual colour.
+    contrast : float
+        How much of the photograph's contrast is kept: the bright joints of a wall would cross out a digit.
     turns : {1, 4}
         4 if a crop may be turned by quarter turns: the surface has no upright direction.
     """
 
     name: str
     tint: tuple[float, float, float]
+    contrast: float
     turns: Turns
 
 
 PHOTOGRAPHS: Mapping[str, Photograph] = {
-    "grass": Photograph("grass", (0.80, 1.04, 0.58), 4),
-    "gravel": Photograph("gravel", (1.06, 0.99, 0.88), 4),
-    "brick": Photograph("brick", (1.16, 0.90, 0.80), 1),
+    "grass": Photograph("grass", (0.80, 1.04, 0.58), 0.8, 4),
+    "gravel": Photograph("gravel", (1.06, 0.99, 0.88), 0.8, 4),
+    "brick": Photograph("brick", (1.16, 0.90, 0.80), 0.48, 1),
 }
 
 
@@ -141,6 +143,6 @@ def crop_background(
         grey = grey[:, ::-1]
     way = cv2.INTER_CUBIC if side < size else cv2.INTER_AREA
     grey = cv2.resize(np.ascontiguousarray(grey), (size, size), interpolation=way).astype(np.float32)
-    grey = (grey - grey.mean()) * (CONTRAST * rng.uniform(0.85, 1.15)) + rng.uniform(*BRIGHTNESS)
+    grey = (grey - grey.mean()) * (photograph.contrast * rng.uniform(0.85, 1.15)) + rng.uniform(*BRIGHTNESS)
     colour = 1 + tint * rng.uniform(0.7, 1.3) * (np.asarray(photograph.tint) - 1)
     return np.asarray(grey[:, :, None] * colour, np.float32)

@@ -10,11 +10,11 @@ __all__ = ["paint", "stroke_mask"]
 CELL = 16
 """Pixels that one pixel of the scan is enlarged to before it is placed."""
 
-EXTENT = (0.74, 0.90)
+EXTENT = (0.58, 0.64)
 """Smallest and largest share of the image's side that the scan takes."""
 
-SHIFT = 0.04
-TURN = 8.0
+SHIFT = 0.02
+TURN = 3.0
 SHARPEN = 1.2
 SMOOTH = 0.25
 THRESHOLD = 0.62
