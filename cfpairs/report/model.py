@@ -239,7 +239,7 @@ class Verdict:
     def text(self) -> str:
         """The whole verdict as one paragraph."""
         first = f"{self.headline}: {self.evidence}" if self.evidence else f"{self.headline}."
-        following = f"Next: {self.next_steps[0]}" if self.next_steps else ""
+        following = self.next_steps[0] if self.next_steps else ""
         return " ".join(part for part in (first, self.reason, following) if part)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cfpairs.report.model import LEVELS, KeyNumber, PairSetInput, Result, Verdict
-from cfpairs.report.values import as_int, as_mapping, count, per_cent, range_text, share
-from cfpairs.report.words import rule, sentence
+from cfpairs.report.values import as_float, as_int, as_mapping, as_rows, count, per_cent, range_text, share
+from cfpairs.report.words import join, rule, sentence
 
 __all__ = ["choose", "gain", "matching_erm", "overall", "quality_level"]
 
@@ -179,9 +179,41 @@ def _next_steps(
     advice = as_mapping(quality).get("advice")
     given = [sentence(line) for line in advice] if isinstance(advice, (list, tuple)) else []
     steps = [line for line in given if line]
+    chosen = _cost_of_chosen(quality, best)
+    if chosen:
+        # The quality speaks of the r that the pairs alone suggest; what counts is the one that was chosen.
+        steps = [chosen, *(line for line in steps if not line.startswith(REMOVAL))]
     if not steps:
         steps = [sentence(_default_step(level, outcome, best))]
     return tuple(dict.fromkeys(steps))
+
+
+REMOVAL = "Removing r ="
+
+
+def _cost_of_chosen(quality: Mapping[str, Any] | None, best: Result | None) -> str:
+    """What the chosen r removes, and which r the geometry of the pairs alone suggests; empty if unknown."""
+    if best is None or not best.r:
+        return ""
+    rows = as_rows(as_mapping(quality).get("tradeoff"))
+    row = next((row for row in rows if as_int(row.get("r")) == best.r), None)
+    if row is None:
+        return ""
+    parts = [
+        f"{per_cent(as_float(row.get(column)))} of {what}"
+        for column, what in (
+            ("environment_removed", "the environment's shift"),
+            ("label_removed_deconfounded", "the label signal"),
+        )
+        if as_float(row.get(column)) is not None
+    ]
+    if not parts:
+        return ""
+    line = f"{REMOVAL} {best.r} takes away {join(parts)}"
+    suggested = as_int(as_mapping(quality).get("recommended_r"))
+    if suggested and suggested != best.r:
+        line += f"; without probes, the pairs alone would suggest r = {suggested}"
+    return sentence(line)
 
 
 def _default_step(level: str, outcome: str, best: Result | None) -> str:

@@ -52,7 +52,8 @@ def groups(table: pa.Table, split: str) -> Counter[tuple[int, int]]:
 
 
 def test_groups_have_the_shortcut_in_train_and_are_balanced_elsewhere(manifest: pa.Table) -> None:
-    assert groups(manifest, "train") == {(0, 0): 38, (0, 1): 2, (1, 0): 2, (1, 1): 38}
+    # 40 items a label in threes: 13 subjects, of which 5 % is one, whose last rendering is cut off.
+    assert groups(manifest, "train") == {(0, 0): 39, (0, 1): 1, (1, 0): 1, (1, 1): 39}
     for split in ("val", "test"):
         assert groups(manifest, split) == {(0, 0): 4, (0, 1): 4, (1, 0): 4, (1, 1): 4}
 
@@ -62,7 +63,7 @@ def test_default_options_give_what_the_card_says() -> None:
     train = Counter((i.label, i.env) for i in planned if i.split == "train")
     total = sum(train.values())
     assert total >= 1500
-    assert (train[0, 0] + train[1, 1]) / total == pytest.approx(0.95, abs=1e-3)
+    assert (train[0, 0] + train[1, 1]) / total == pytest.approx(0.95, abs=0.003)
     assert min(train.values()) > 0
     for split in ("val", "test"):
         assert len(set(Counter((i.label, i.env) for i in planned if i.split == split).values())) == 1
@@ -85,9 +86,23 @@ def test_no_digit_image_is_in_two_splits(seed: int, train: int, shortcut: float)
     assert Counter(i.split for i in planned) == {"train": train, "val": 24, "test": 48}
 
 
+def test_a_training_scan_keeps_to_one_environment() -> None:
+    planned = plan_items(DigitsOptions(train=360, val=8, test=8, renderings=3), FAKE_DIGITS, 3)
+    homes: dict[int, list[int]] = {}
+    for item in planned:
+        if item.split == "train":
+            homes.setdefault(item.digit, []).append(item.env)
+    assert {len(envs) for envs in homes.values()} == {3}
+    assert all(len(set(envs)) == 1 for envs in homes.values())
+    apart = plan_items(DigitsOptions(train=360, val=8, test=8, renderings=1), FAKE_DIGITS, 3)
+    assert len({i.digit for i in apart if i.split == "train"}) > len(homes)
+
+
 def test_a_scan_comes_again_only_when_its_split_has_run_out() -> None:
-    planned = plan_items(DigitsOptions(train=400, val=8, test=8, shortcut=1.0), FAKE_DIGITS, 3)
-    used = Counter(i.digit for i in planned if i.split == "train" and i.label == 0)
+    options = DigitsOptions(train=400, val=8, test=8, shortcut=1.0, renderings=1)
+    used = Counter(
+        i.digit for i in plan_items(options, FAKE_DIGITS, 3) if i.split == "train" and i.label == 0
+    )
     assert len(used) == 90
     assert max(used.values()) - min(used.values()) == 1
 
@@ -175,15 +190,17 @@ def test_paths_in_the_manifest_are_relative_inside_the_workspace(drawn: Path) ->
 
 def test_splits_see_different_parts_of_the_photographs() -> None:
     seen = np.zeros((512, 512), int)
-    for left, top, right, bottom in REGIONS.values():
-        seen[top:bottom, left:right] += 1
+    for boxes in REGIONS.values():
+        for left, top, right, bottom in boxes:
+            seen[top:bottom, left:right] += 1
     assert seen.max() == 1
 
 
 def test_a_crop_comes_from_its_region(monkeypatch: pytest.MonkeyPatch) -> None:
     marked = np.zeros((512, 512), np.float32)
-    left, top, right, bottom = REGIONS["test"]
-    marked[top:bottom, left:right] = np.random.default_rng(0).uniform(100, 200, (bottom - top, right - left))
+    for left, top, right, bottom in REGIONS["test"]:
+        size = (bottom - top, right - left)
+        marked[top:bottom, left:right] = np.random.default_rng(0).uniform(100, 200, size)
     monkeypatch.setattr(photographs, "load_photograph", lambda path: marked)
     for seed in range(20):
         rng = np.random.default_rng(seed)

@@ -88,7 +88,7 @@ def test_the_verdict_of_good_pairs_names_pairs_rank_and_both_accuracies() -> Non
     assert verdict.text.startswith(
         "Use the edit pairs and remove r = 4 directions: accuracy in the worst group (one label in one "
         "environment) is 70.0 % (95 % interval 66.0 to 74.0) on test, against 9.0 % (7.0 to 12.0) for the "
-        "plain probe (ERM). They are good. Next: "
+        "plain probe (ERM). They are good. "
     )
     assert [n.value for n in verdict.numbers] == ["70.0 %", "9.0 %", "r = 4"]
 
