@@ -17,7 +17,8 @@ from PIL import Image
 
 from cfpairs.config import parse_options
 from cfpairs.datasets import photographs
-from cfpairs.datasets.digits import Digits, DigitsOptions, draw_item, plan_items
+from cfpairs.datasets.digits import Digits, draw_item
+from cfpairs.datasets.digits_plan import DigitsOptions, plan_items
 from cfpairs.datasets.photographs import PHOTOGRAPHS, REGIONS, crop_background, load_photograph
 from cfpairs.datasets.strokes import paint, stroke_mask
 from cfpairs.errors import ConfigError, DataError, WorkspaceError
@@ -72,7 +73,7 @@ def test_default_options_give_what_the_card_says() -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
-    train=st.integers(4, 100).map(lambda n: 2 * n),
+    train=st.integers(6, 100).map(lambda n: 2 * n),
     shortcut=st.floats(0.5, 1.0),
 )
 def test_no_digit_image_is_in_two_splits(seed: int, train: int, shortcut: float) -> None:
@@ -96,6 +97,26 @@ def test_a_training_scan_keeps_to_one_environment() -> None:
     assert all(len(set(envs)) == 1 for envs in homes.values())
     apart = plan_items(DigitsOptions(train=360, val=8, test=8, renderings=1), FAKE_DIGITS, 3)
     assert len({i.digit for i in apart if i.split == "train"}) > len(homes)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    renderings=st.integers(1, 9),
+    extra=st.integers(0, 60),
+    shortcut=st.floats(0.5, 1.0),
+    seed=st.integers(0, 9),
+)
+def test_every_group_has_items_unless_the_shortcut_is_perfect(
+    renderings: int, extra: int, shortcut: float, seed: int
+) -> None:
+    train = max(8, 4 * renderings) + 2 * extra
+    options = DigitsOptions(train=train, val=4, test=4, renderings=renderings, shortcut=shortcut)
+    found = Counter((i.label, i.env) for i in plan_items(options, FAKE_DIGITS, seed) if i.split == "train")
+    assert len(found) == (2 if shortcut == 1 else 4)
+    for label in (0, 1):
+        assert found[label, label] + found[label, 1 - label] == train // 2
+        off = found[label, label] - shortcut * train / 2
+        assert abs(off) <= 2 * renderings
 
 
 def test_a_scan_comes_again_only_when_its_split_has_run_out() -> None:
@@ -253,6 +274,7 @@ def test_drawing_one_item_does_not_depend_on_the_others() -> None:
         ({"train": 1501}, "even"),
         ({"val": 10}, "multiple of 4"),
         ({"shortcut": 1.2}, "shortcut"),
+        ({"train": 20, "renderings": 6}, "train must be at least 24"),
         ({"tint": -1}, "tint"),
         ({"sise": 64}, "perhaps 'size'"),
         ({"test": "many"}, "test"),
