@@ -72,6 +72,17 @@ def test_among_equals_the_smaller_r_then_the_stronger_ridge():
     assert found.index == 2 and found.standard_error == 0
 
 
+def test_a_constant_predictor_is_not_chosen_where_every_worst_cell_is_empty():
+    constant = np.repeat([True, False], 100)
+    shortcut = constant.copy()
+    shortcut[150:] = True
+    cell = np.repeat([0, 1, 2], [100, 50, 50])
+    found = choose_by_pairs(
+        scores(np.stack([constant, shortcut], 1), cell), np.zeros(2), np.array([1e-6, 1.0])
+    )
+    assert found.index == 1 and found.best_score == 0.0
+
+
 def test_the_error_is_that_of_the_difference():
     """Two settings at 70 % and 69 % that agree but for 4 of 400 rows differ by two standard errors; two that
     disagree on 200 rows cannot be told apart."""

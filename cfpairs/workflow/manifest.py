@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cfpairs.config import dump_config, parse_options
 from cfpairs.errors import DataError
@@ -58,7 +59,8 @@ def manifest_state(context: Context) -> tuple[str, str]:
 def make_manifest(context: Context) -> StageResult:
     """List the items of the data set, unless that is done.
 
-    A new manifest drops the items that pair sets made; those pair sets are then stale and built again.
+    Where the items themselves have changed, those that pair sets made are dropped with them; such pair sets
+    are then stale and built again.
     """
     workspace = context.workspace
     begun = time.perf_counter()
@@ -71,11 +73,12 @@ def make_manifest(context: Context) -> StageResult:
     table = MANIFEST.validate(dataset.manifest(context.data_root, workspace, context.config.seed))
     if not len(table):
         raise DataError("the data set has no item", got=str(context.data_root), remedy="check data.root")
+    digest = table_digest(table)
     write_table(
         workspace.manifest,
-        table,
+        _with_made_items(context, table, digest),
         MANIFEST,
-        {"fingerprint": wanted, "source_digest": table_digest(table)},
+        {"fingerprint": wanted, "source_digest": digest},
     )
     seconds = time.perf_counter() - begun
     return StageResult(
@@ -85,6 +88,18 @@ def make_manifest(context: Context) -> StageResult:
         tuple(group_warnings(table)),
         {"items": len(table), "seconds": seconds},
     )
+
+
+def _with_made_items(context: Context, table: pa.Table, digest: str) -> pa.Table:
+    """`table` and, if the data set's items are what they were, the items that pair sets had made."""
+    path = context.workspace.manifest
+    if not path.exists() or source_digest(context) != digest:
+        return table
+    old = load_manifest(context.workspace)
+    if "pair_set" not in old.column_names:
+        return table
+    made = old.filter(pc.is_valid(old["pair_set"]))
+    return pa.concat_tables([table, made], promote_options="default")
 
 
 def keep_config(context: Context, source: Path) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from cfpairs.errors import CfpairsError
 from cfpairs.tables import load_manifest, part_files, read_table
-from cfpairs.workflow.build import build_pairs, needs_embeddings, pairs_state
 from cfpairs.workflow.context import Context, StageResult
-from cfpairs.workflow.embed import embed, embeddings_state
+from cfpairs.workflow.embeddings import embed, embeddings_state
 from cfpairs.workflow.manifest import make_manifest, manifest_state
-from cfpairs.workflow.probe import pair_set_names, probe, probe_state
-from cfpairs.workflow.report import report, report_state, standing_report
+from cfpairs.workflow.pairs import build_pairs, needs_embeddings, pairs_state
+from cfpairs.workflow.probing import pair_set_names, probe, probe_state
+from cfpairs.workflow.reporting import report, report_state, standing_report
 
 __all__ = ["StageState", "run_stages", "stage_states"]
 

@@ -320,3 +320,19 @@ def test_ctrl_c_is_one_line(project, tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert error.strip() == "stopped; what was finished is kept, the same command goes on from there"
+
+
+def test_a_workspace_may_be_moved(project, tmp_path):
+    """Paths inside a workspace are relative; what stands in it stays valid, the made images with it."""
+    write_config(
+        tmp_path, data={"preset": "digits", "options": SMALL}, pairs=[{"method": "edit", "pairs": 20}]
+    )
+    run("build", cwd=tmp_path)
+    (tmp_path / "work").rename(tmp_path / "moved")
+    states = json.loads(run("status", "--json", "-w", "moved", cwd=tmp_path).stdout)["stages"]
+    assert {s["stage"]: s["state"] for s in states}["pairs:edit"] == "done"
+    assert "pairs edit: up to date" in run("build", "-w", "moved", cwd=tmp_path).stdout
+    (tmp_path / "moved" / "manifest.parquet").unlink()
+    assert "pairs edit: 20 ok" in run("build", "-w", "moved", cwd=tmp_path).stdout
+    manifest = pq.read_table(tmp_path / "moved" / "manifest.parquet")
+    assert manifest["origin"].to_pylist().count("edit") == 20

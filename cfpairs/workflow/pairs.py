@@ -27,7 +27,7 @@ from cfpairs.tables import (
     write_table,
 )
 from cfpairs.workflow.context import Context, StageResult, source_items
-from cfpairs.workflow.embed import embed_missing
+from cfpairs.workflow.embeddings import embed_missing
 from cfpairs.workflow.manifest import make_manifest, source_digest
 
 __all__ = ["build_pairs", "needs_embeddings", "open_builder", "pairs_state"]
@@ -75,11 +75,20 @@ def pairs_state(context: Context, pair: PairConfig) -> tuple[str, str]:
     found = file_metadata(context.workspace.pairs(pair.set_name))
     if not found:
         return "missing", ""
-    if found.get("source_digest") != source_digest(context):
+    if found.get("source_digest") != source_digest(context) or not _items_known(context, pair.set_name):
         return "stale", "the manifest changed"
     if found.get("fingerprint") != _fingerprint(context, pair, open_builder(pair)):
         return "stale", "its settings changed"
     return "done", ""
+
+
+def _items_known(context: Context, name: str) -> bool:
+    """Whether the manifest still has every item that the pair set made."""
+    manifest = load_manifest(context.workspace)
+    made = 0
+    if "pair_set" in manifest.column_names:
+        made = pc.sum(pc.equal(manifest["pair_set"], name)).as_py() or 0
+    return file_metadata(context.workspace.pairs(name)).get("made_items") == str(made)
 
 
 def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> StageResult:
@@ -99,7 +108,8 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
     make_manifest(context)
     begun = time.perf_counter()
     wanted = _fingerprint(context, pair, builder)
-    if not force and file_metadata(workspace.pairs(name)).get("fingerprint") == wanted:
+    there = file_metadata(workspace.pairs(name)).get("fingerprint") == wanted
+    if there and not force and _items_known(context, name):
         return StageResult(
             f"pairs:{name}", False, f"pairs {name}: up to date", (), {"name": name, "made": False}
         )
@@ -161,7 +171,11 @@ def _write(
         workspace.pairs(name),
         table,
         PAIRS,
-        {"fingerprint": wanted, "source_digest": source_digest(context)},
+        {
+            "fingerprint": wanted,
+            "source_digest": source_digest(context),
+            "made_items": str(0 if made.items is None else len(made.items)),
+        },
     )
     _prune_images(context, name, rows)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from cfpairs.errors import WorkspaceError
 from cfpairs.tables import RESULTS, file_metadata, fingerprint, load_manifest, read_table, write_bytes
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.manifest import group_table, source_digest
-from cfpairs.workflow.probe import ProbeInputs, latest_run, load_inputs
+from cfpairs.workflow.probing import ProbeInputs, latest_run, load_inputs
 
 if TYPE_CHECKING:
     from cfpairs.report.assess import PairSetInput
@@ -66,7 +68,7 @@ def report(context: Context) -> StageResult:
     data = assess(
         title=context.config.report.title,
         groups=group_table(manifest),
-        pair_sets=[_pair_set(context, inputs, name) for name in inputs.pairs],
+        pair_sets=_pair_sets(context, inputs),
         results=read_table(folder / "results.parquet", RESULTS).to_pylist(),
         curves=read_table(folder / "curves.parquet").to_pylist(),
         selection=spec["probe"]["selection"][0],
@@ -120,6 +122,27 @@ def pair_quality(inputs: ProbeInputs, name: str, seed: int) -> Any:
         pair_envs=None if pairs.env_a is None or pairs.env_b is None else (pairs.env_a, pairs.env_b),
         seed=seed,
     )
+
+
+def _pair_sets(context: Context, inputs: ProbeInputs) -> list[PairSetInput]:
+    """Every pair set with its quality, assessed side by side on one BLAS thread each."""
+    from threadpoolctl import threadpool_limits
+
+    # Imported before the threads start: two threads that import the same packages can wait for each other.
+    import cfpairs.quality
+    import cfpairs.report.assess  # noqa: F401
+
+    names = list(inputs.pairs)
+    with (
+        context.progress.task("pair quality", len(names)) as advance,
+        threadpool_limits(limits=1, user_api="blas"),
+        ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, max(len(names), 1))) as pool,
+    ):
+        made = []
+        for pair_set in pool.map(lambda name: _pair_set(context, inputs, name), names):
+            made.append(pair_set)
+            advance(1)
+        return made
 
 
 def _pair_set(context: Context, inputs: ProbeInputs, name: str) -> PairSetInput:

@@ -16,7 +16,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from cfpairs.encoders.factory import open_encoder
-from cfpairs.errors import UnknownNameError, WorkspaceError
+from cfpairs.errors import DataError, UnknownNameError, WorkspaceError
 from cfpairs.preprocessing import Preprocessor
 from cfpairs.registry import entries, resolve, suggest
 from cfpairs.tables import (
@@ -34,7 +34,7 @@ from cfpairs.tables import (
     write_table,
 )
 from cfpairs.workflow.context import Context, StageResult, source_items
-from cfpairs.workflow.embed import failures, unembedded
+from cfpairs.workflow.embeddings import failures, unembedded
 from cfpairs.workflow.manifest import source_digest
 
 if TYPE_CHECKING:
@@ -150,6 +150,13 @@ class _Subjects:
         }
 
     def take(self, items: Sequence[str], place: int) -> list[Any]:
+        unknown = [item for item in items if item not in self.rows]
+        if unknown:
+            raise DataError(
+                "pairs of items that the manifest does not have",
+                got=f"{len(unknown)}, such as {unknown[0]!r}",
+                remedy="build the pair set again with --force",
+            )
         return [self.rows[item][place] for item in items]
 
 
