@@ -197,9 +197,9 @@ def choose_by_pairs(scores: PairScores, r: NDArray[Any], C: NDArray[Any]) -> Cho
     The best is the setting with the highest accuracy in its worst cell, then the highest average. Of the
     settings within one standard error of it the smallest r is taken, then the strongest ridge (smallest C).
     The error is that of the *difference* from the best on the same rows of the setting's own worst cell:
-    settings share their errors, so the binomial error of one accuracy would call too many equal. The average
-    must be within its own such error too: where no setting gets anything right in the worst cell, the worst
-    cells alone would call a constant predictor as good as any.
+    settings share their errors, so the binomial error of one accuracy would call too many equal. Where a
+    setting that gets nothing right in its worst cell counts as equal, worst cells tell nothing, and the
+    average must be within its own such error too; else a constant predictor would be chosen.
 
     Parameters
     ----------
@@ -215,10 +215,11 @@ def choose_by_pairs(scores: PairScores, r: NDArray[Any], C: NDArray[Any]) -> Cho
         of = np.flatnonzero(where == cell)
         rows = scores.right[scores.cell == cell].astype(np.float64)
         error[of] = (rows[:, [best]] - rows[:, of]).std(axis=0) / np.sqrt(len(rows))
-    average = scores.average
-    every = scores.right.astype(np.float64)
-    slack = (every[:, [best]] - every).std(axis=0) / np.sqrt(len(every))
-    near = np.flatnonzero((worst >= worst[best] - error) & (average >= average[best] - slack))
+    equal = worst >= worst[best] - error
+    if not worst[equal].all():
+        average, every = scores.average, scores.right.astype(np.float64)
+        equal &= average >= average[best] - (every[:, [best]] - every).std(axis=0) / np.sqrt(len(every))
+    near = np.flatnonzero(equal)
     index = int(near[np.lexsort((C[near], r[near]))[0]])
     return Choice(index, float(worst[index]), float(error[index]), float(worst[best]))
 
