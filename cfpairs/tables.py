@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,7 +257,7 @@ def _replacing(path: Path) -> Iterator[Path]:
         raise WorkspaceError(
             f"cannot make the folder {path.parent}", got=error.strerror or str(error)
         ) from error
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as handle:

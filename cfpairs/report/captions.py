@@ -95,9 +95,21 @@ def scree_caption(pairs: PairSetView) -> str:
         stand = "stands" if above == 1 else "stand"
         text = f"{above} of {count(len(values))} components {stand} above the noise edge"
         text += " and can be told from chance." if above else ": these pairs show no direction beyond chance."
+        text += _stricter(pairs.quality, above)
         text += _against_edge(pairs.r, above)
     if noise is not None:
         text += f" Noise makes up {per_cent(noise)} of the differences' squared length."
+    return text
+
+
+def _stricter(quality: Mapping[str, Any], above: int) -> str:
+    """The rank, where it is lower than the count above the edge, and what strength is measured against."""
+    text = ""
+    rank = as_int(quality.get("rank"))
+    if rank is not None and 0 < rank < above:
+        text = f" A test that does not take the noise as even finds {rank}."
+    if quality.get("metric") == "within-group":
+        text += " Strength is measured against the spread of items within a group."
     return text
 
 
