@@ -18,16 +18,20 @@ __all__ = ["embed", "embed_missing", "embeddings_state", "failures", "unembedded
 def embed_missing(context: Context, items: pa.Table) -> EmbedReport:
     """Encode those of `items` that have no embedding by the configured encoder."""
     config = context.config.encoder
-    return embed_items(
-        items,
-        workspace=context.workspace,
-        encoder=open_encoder(config),
-        part_rows=config.part_rows,
-        store=config.store,
-        batch_size=config.batch_size,
-        workers=config.workers,
-        progress=context.progress,
-    )
+    encoder = open_encoder(config)
+    try:
+        return embed_items(
+            items,
+            workspace=context.workspace,
+            encoder=encoder,
+            part_rows=config.part_rows,
+            store=config.store,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            progress=context.progress,
+        )
+    finally:
+        encoder.close()
 
 
 def embed(context: Context) -> StageResult:
