@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -172,14 +173,21 @@ def _fetch(source: _Source, tag_config: dict[str, Any]) -> Path:
     """The file of published weights, from open_clip's cache or the network."""
     import open_clip
 
+    # The hub's client logs every retry; what the user needs to know is in the error.
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         return Path(open_clip.download_pretrained(tag_config))
     except Exception as error:  # every hub client raises its own kinds
+        reason = str(error).split(". ")[0]
         raise CfpairsError(
             f"the weights of open_clip:{source.model}/{source.tag} cannot be fetched",
-            got=f"{type(error).__name__}: {str(error)[:120]}",
+            got=f"{type(error).__name__}: {reason}",
             remedy=f"pass a file you have: open_clip:{source.model}@/path/to/weights",
         ) from error
+    finally:
+        log.setLevel(level)
 
 
 def _preprocessing(source: _Source, tag_config: dict[str, Any]) -> Preprocessing:
