@@ -159,7 +159,7 @@ def parts_of(work: Path) -> dict[str, bytes]:
 
 
 def test_embed_killed_in_the_middle_makes_only_the_missing_parts(project, tmp_path):
-    write_config(tmp_path, encoder={"part_rows": 16})
+    write_config(tmp_path, encoder={"part_rows": 16, "batch_size": 16})
     (tmp_path / "digits").symlink_to(project / "digits")
     whole = tmp_path / "whole"
     run("embed", "-w", whole, cwd=tmp_path)
@@ -304,7 +304,7 @@ def test_quiet_says_nothing(project):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_is_one_line(project, tmp_path):
-    write_config(tmp_path, encoder={"part_rows": 16})
+    write_config(tmp_path, encoder={"part_rows": 16, "batch_size": 16})
     (tmp_path / "digits").symlink_to(project / "digits")
     process = subprocess.Popen(
         [sys.executable, "-m", "cfpairs", "embed"],
