@@ -65,6 +65,7 @@ def result_row(
     tried: int,
     gradient_norm: float,
     flip_rate: float | None,
+    logit_change: float | None,
     n_pairs: int | None,
     seconds: float,
 ) -> dict[str, Any]:
@@ -76,6 +77,7 @@ def result_row(
         "standard_error": choice.standard_error,
         "settings_tried": tried,
         "gradient_norm": gradient_norm,
+        "logit_change": logit_change,
         "worst_label": result.worst.label,
         "worst_env": result.worst.env,
         "worst_n": result.worst.n,

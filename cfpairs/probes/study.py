@@ -292,14 +292,15 @@ class _Bench:
                     self.test.y, predicted[:, place], self.test.env,
                     groups=self.groups, train_counts=self.train_counts,
                 )  # fmt: skip
-                flips = scores[seed].flip_rate[choice.index] if seed in scores else None
+                held_out = scores.get(seed)
                 tried = sum(s.method == method for s in sweep.settings)
                 self.study.results.append(
                     result_row(
                         name, setting, rule, seed, choice, result,
                         tried=tried,
                         gradient_norm=float(final.fits.gradient_norm[place]),
-                        flip_rate=None if flips is None else float(flips),
+                        flip_rate=None if held_out is None else float(held_out.flip_rate[choice.index]),
+                        logit_change=None if held_out is None else float(held_out.logit_change[choice.index]),
                         n_pairs=None if name is None or pairs is None else len(pairs),
                         seconds=seconds * tried / len(sweep.settings),
                     )

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from cfpairs.config import Config, read_config
 from cfpairs.errors import ConfigError
 from cfpairs.progress import SILENT, Progress
-from cfpairs.tables import load_manifest
 from cfpairs.workspace import Workspace
 
 __all__ = ["CONFIG_NAME", "Context", "StageResult", "find_config", "source_items"]
@@ -112,8 +111,3 @@ def source_items(manifest: pa.Table) -> pa.Table:
     if "pair_set" not in manifest.column_names:
         return manifest
     return manifest.filter(pc.is_null(manifest["pair_set"]))
-
-
-def current_manifest(context: Context) -> pa.Table:
-    """The manifest on disk."""
-    return load_manifest(context.workspace)

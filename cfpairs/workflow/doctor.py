@@ -7,9 +7,10 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+
+from cfpairs.encoders.base import library_versions
 
 __all__ = ["Finding", "examine"]
 
@@ -42,10 +43,7 @@ def examine() -> list[Finding]:
 
 
 def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    return library_versions(name).get(name)
 
 
 def _python() -> Finding:

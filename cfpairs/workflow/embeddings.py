@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cfpairs.embedding import EmbedReport, embed_items
+from cfpairs.embedding import EmbedReport, embed_items, failures_file
 from cfpairs.encoders.factory import open_encoder
 from cfpairs.tables import FAILURES, load_manifest, part_files, read_table
 from cfpairs.workflow.context import Context, StageResult
@@ -47,7 +47,7 @@ def embed(context: Context) -> StageResult:
         line = f"embeddings: {report.n_items} items, up to date"
     notes: tuple[str, ...] = ()
     if report.n_failed:
-        notes = (f"{report.n_failed} images could not be read: {report.folder / 'failures.parquet'}",)
+        notes = (f"{report.n_failed} images could not be read: {failures_file(report.folder)}",)
     return StageResult(
         "embeddings",
         bool(report.n_new),
@@ -67,7 +67,7 @@ def embed(context: Context) -> StageResult:
 
 def failures(context: Context, encoder_id: str) -> list[dict[str, Any]]:
     """Images that the encoder could not read."""
-    path = context.workspace.embeddings(encoder_id) / "failures.parquet"
+    path = failures_file(context.workspace.embeddings(encoder_id))
     if not path.exists():
         return []
     rows: list[dict[str, Any]] = read_table(path, FAILURES).to_pylist()

@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cfpairs.encoders.base import library_versions
 from cfpairs.errors import WorkspaceError
 from cfpairs.tables import RESULTS, file_metadata, fingerprint, load_manifest, read_table, write_bytes
 from cfpairs.workflow.context import Context, StageResult
@@ -210,15 +210,5 @@ def _provenance(context: Context, inputs: ProbeInputs, run_id: str, spec: dict[s
         "pair_sets": spec["pair_sets"],
         "fingerprint": _fingerprint(context, run_id),
         "python": platform.python_version(),
-        "libraries": _versions(),
+        "libraries": library_versions(*LIBRARIES),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

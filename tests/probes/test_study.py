@@ -74,6 +74,8 @@ def test_good_pairs_beat_erm_and_noise_pairs_do_not(study):
     assert good["worst_group"] > erm["worst_group"] + 0.2
     assert noise["worst_group"] < erm["worst_group"] + 0.1
     assert good["flip_rate"] < 0.1 < erm["flip_rate"]
+    of_ncm, of_erm = (json.loads(row["params"])["logit_change"] for row in (good, erm))
+    assert 0 < of_ncm < 0.5 * of_erm
 
 
 def test_in_domain_selection_keeps_the_shortcut(study):
