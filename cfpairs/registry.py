@@ -2,7 +2,7 @@
 
 A name maps to ``"module:attribute"``; nothing is imported before it is asked for. Other packages add
 names through entry points in the groups ``cfpairs.datasets``, ``cfpairs.pairs``, ``cfpairs.editors``,
-``cfpairs.encoders`` and ``cfpairs.probes``.
+``cfpairs.maskers``, ``cfpairs.encoders`` and ``cfpairs.probes``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cfpairs.errors import ConfigError, MissingDependencyError, UnknownNameError
 
 __all__ = ["KINDS", "Entry", "available", "entries", "resolve", "suggest"]
 
-KINDS = ("datasets", "pairs", "editors", "encoders", "probes")
+KINDS = ("datasets", "pairs", "editors", "maskers", "encoders", "probes")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,22 @@ _BUILT_IN: dict[str, dict[str, Entry]] = {
             "cfpairs.datasets.digits:Digits",
             "handwritten digits on photographs of ground and wall; needs no download",
         ),
+        "waterbirds": Entry(
+            "cfpairs.datasets.waterbirds:Waterbirds",
+            "birds on land and water: the standard folder with metadata.csv, or its counterfactual variant",
+        ),
+        "folders": Entry(
+            "cfpairs.datasets.folders:Folders",
+            "domain/class/image folders (PACS, OfficeHome, DomainBed)",
+        ),
+        "colored-mnist": Entry(
+            "cfpairs.datasets.colored_mnist:ColoredMNIST",
+            "IDX files (MNIST, Fashion-MNIST) with a colour that follows the label",
+        ),
+        "table": Entry(
+            "cfpairs.datasets.listing:Table",
+            "any CSV or Parquet table of images, or of embeddings that are there already",
+        ),
     },
     "pairs": {
         "edit": Entry(
@@ -49,11 +65,42 @@ _BUILT_IN: dict[str, dict[str, Entry]] = {
             "cfpairs.pairs.random:RandomBuilder",
             "any item with the same label in another environment",
         ),
+        "import": Entry(
+            "cfpairs.pairs.importing:ImportBuilder",
+            "pairs listed in a CSV or Parquet file (--from FILE)",
+        ),
     },
     "editors": {
         "composite": Entry(
             "cfpairs.pairs.edit.composite:CompositeEditor",
             "paste the masked foreground on a real background of the other environment",
+        ),
+        "recolour": Entry(
+            "cfpairs.pairs.edit.recolour:RecolourEditor",
+            "the same strokes in the other environment's colour; exact, for colored-mnist",
+        ),
+        "inpaint": Entry(
+            "cfpairs.pairs.edit.inpaint:InpaintEditor",
+            "any diffusers inpainting pipeline paints a new background around the foreground",
+        ),
+        "instruct": Entry(
+            "cfpairs.pairs.edit.instruct:InstructEditor",
+            "an InstructPix2Pix-style diffusers pipeline follows a prompt for each environment",
+        ),
+    },
+    "maskers": {
+        "column": Entry(
+            "cfpairs.pairs.edit.maskers.files:ColumnMasker",
+            "mask files that the data set lists, or a folder of masks",
+        ),
+        "alpha": Entry("cfpairs.pairs.edit.maskers.files:AlphaMasker", "the image's own alpha channel"),
+        "grabcut": Entry(
+            "cfpairs.pairs.edit.maskers.grabcut:GrabCutMasker",
+            "foreground found by GrabCut (OpenCV); needs no model",
+        ),
+        "rembg": Entry(
+            "cfpairs.pairs.edit.maskers.rembg:RembgMasker",
+            "foreground found by a rembg model (pip install 'cfpairs[masks]')",
         ),
     },
     "encoders": {
@@ -64,6 +111,10 @@ _BUILT_IN: dict[str, dict[str, Entry]] = {
         "open_clip": Entry(
             "cfpairs.encoders.open_clip:OpenClipEncoder",
             "open_clip:MODEL[/TAG] or open_clip:MODEL@/path/to/weights",
+        ),
+        "given": Entry(
+            "cfpairs.encoders.given:GivenEncoder",
+            "the embeddings that the data set brings (preset table); nothing is encoded",
         ),
     },
     "probes": {

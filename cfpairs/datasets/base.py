@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 from pydantic import BaseModel
@@ -15,12 +16,36 @@ __all__ = ["Dataset"]
 
 
 class Dataset(Protocol):
-    """A source on disk that can list its items; constructed with its checked options."""
+    """A source on disk that can list its items; constructed with its checked options.
+
+    Attributes
+    ----------
+    Options : type of BaseModel
+        What ``data.options`` may hold.
+    version : int
+        Raised when the same files and options give another manifest.
+    licence : str
+        Licence and origin of the images in one or two sentences; written into every pair set's card.
+    """
 
     Options: ClassVar[type[BaseModel]]
     version: ClassVar[int]
+    licence: ClassVar[str]
 
     def __init__(self, options: BaseModel) -> None: ...
+
+    def starting(self, root: Path) -> Mapping[str, Any]:
+        """Sections of a new configuration that suit the data found at `root`; cheap.
+
+        Keys are those of the configuration (``data``, ``pairs``, ``encoder``, ...); ``cfpairs init`` merges
+        them over its own starting values, lists replaced as a whole.
+
+        Raises
+        ------
+        DataError
+            If `root` does not hold such a data set; the message says what was looked for.
+        """
+        ...
 
     def prepare(self, root: Path, seed: int, progress: Progress) -> None:
         """Write files that the data set makes itself; does nothing when they are there."""

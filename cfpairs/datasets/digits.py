@@ -10,9 +10,10 @@ import csv
 import io
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -55,11 +56,19 @@ class Digits:
 
     Options: ClassVar[type[BaseModel]] = DigitsOptions
     version: ClassVar[int] = 1
+    licence: ClassVar[str] = (
+        "Digits: Alpaydin and Kaynak 1998, UCI, CC BY 4.0. Photographs: scikit-image's grass, gravel and "
+        "brick, CC0."
+    )
 
     def __init__(self, options: BaseModel) -> None:
         if not isinstance(options, DigitsOptions):
             raise ConfigError("wrong options", got=type(options).__name__, expected="DigitsOptions")
         self.options = options
+
+    def starting(self, root: Path) -> Mapping[str, Any]:
+        """Nothing beyond what every configuration starts with."""
+        return {}
 
     def digest(self, root: Path, seed: int) -> str:
         """Sixteen hexadecimal digits of everything that decides the images."""

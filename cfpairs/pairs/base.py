@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from cfpairs.progress import SILENT, Progress
 from cfpairs.tables import Embeddings
 from cfpairs.workspace import Workspace
 
-__all__ = ["BuildInputs", "PairBuilder", "PairSet"]
+__all__ = ["BuildInputs", "Judge", "PairBuilder", "PairSet"]
+
+
+class Judge(Protocol):
+    """The frozen encoder and a probe on its embeddings, by which a builder checks what it makes.
+
+    Vectors are preprocessed as the probes will read them (see ``preprocess`` in the configuration).
+    """
+
+    encoder_id: str
+
+    def training(self) -> Embeddings:
+        """Vectors of the training items, keyed by item id."""
+        ...
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Vectors of images given as (height, width, 3) pixels; shape (n, d)."""
+        ...
+
+    def encode_text(self, prompts: Sequence[str]) -> NDArray[np.float32] | None:
+        """Unit vectors of texts in the images' space, shape (m, d); None if the encoder has no text."""
+        ...
+
+    def label_logits(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Logits (n, C) of a linear probe on the training items, a column a label in ascending order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,6 +63,12 @@ class BuildInputs:
         Present when the builder's ``needs_embeddings`` is true.
     source_file : Path, optional
         The ``--from`` file.
+    root : Path, optional
+        Folder of the data set: relative paths that a user writes start there and may not leave it.
+    licence : str
+        Licence and origin of the data set's images, for the card.
+    judge : Judge, optional
+        The encoder and a probe on the training items, for builders that check what they make.
     """
 
     workspace: Workspace
@@ -45,6 +78,9 @@ class BuildInputs:
     seed: int
     embeddings: Embeddings | None = None
     source_file: Path | None = None
+    root: Path | None = None
+    licence: str = ""
+    judge: Judge | None = None
     progress: Progress = SILENT
 
 

@@ -7,6 +7,7 @@ depend on how many pairs are asked for, and the cells take turns: so a larger se
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
@@ -23,6 +24,7 @@ from cfpairs.tables import fingerprint
 __all__ = [
     "Cell",
     "TrainItems",
+    "cell_counts",
     "cell_rng",
     "deal",
     "edit_cells",
@@ -185,6 +187,34 @@ def deal(sizes: Sequence[int], n: int, start: Sequence[int] | None = None) -> li
         if left[stream]:
             heapq.heappush(heap, (count + 1, stream))
     return turns
+
+
+def cell_counts(pairs: pa.Table, manifest: pa.Table) -> list[dict[str, Any]]:
+    """Pairs of every cell by status.
+
+    Returns
+    -------
+    list of dict
+        ``label, label_name, env_a, env_a_name, env_b, env_b_name, ok, rejected, dropped``, in ascending order
+        of label and environments; nulls last where a pair's label or environment is unknown.
+    """
+    labels = dict(zip(manifest["label"].to_pylist(), manifest["label_name"].to_pylist(), strict=True))
+    envs = dict(zip(manifest["env"].to_pylist(), manifest["env_name"].to_pylist(), strict=True))
+    columns = (pairs[c].to_pylist() for c in ("label", "env_a", "env_b", "status"))
+    counts = Counter(zip(*columns, strict=True))
+    cells = sorted({key[:3] for key in counts}, key=lambda cell: tuple((v is None, v or 0) for v in cell))
+    return [
+        {
+            "label": label,
+            "label_name": labels.get(label),
+            "env_a": env_a,
+            "env_a_name": envs.get(env_a),
+            "env_b": env_b,
+            "env_b_name": envs.get(env_b),
+            **{status: counts[label, env_a, env_b, status] for status in ("ok", "rejected", "dropped")},
+        }
+        for label, env_a, env_b in cells
+    ]
 
 
 def pair_id(method: str, a_id: str, b_id: str) -> str:

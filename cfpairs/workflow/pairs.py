@@ -14,6 +14,7 @@ from cfpairs.config import PairConfig, parse_options
 from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
+from cfpairs.pairs.cells import cell_counts
 from cfpairs.registry import resolve
 from cfpairs.tables import (
     MANIFEST,
@@ -28,7 +29,7 @@ from cfpairs.tables import (
 )
 from cfpairs.workflow.context import Context, StageResult, source_items
 from cfpairs.workflow.embeddings import embed_missing
-from cfpairs.workflow.manifest import make_manifest, source_digest
+from cfpairs.workflow.manifest import make_manifest, open_dataset, source_digest
 
 __all__ = ["build_pairs", "needs_embeddings", "open_builder", "pairs_state"]
 
@@ -125,6 +126,8 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
             seed=_seed(context, pair),
             embeddings=embeddings,
             source_file=pair.from_,
+            root=context.data_root,
+            licence=open_dataset(context).licence,
             progress=context.progress,
         )
     )
@@ -144,7 +147,13 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
         True,
         f"pairs {name}: {counts['ok']} ok{others} in {seconds:.1f} s",
         made.notes,
-        {"name": name, "made": True, "counts": counts, "seconds": seconds, "cells": _cells(table)},
+        {
+            "name": name,
+            "made": True,
+            "counts": counts,
+            "seconds": seconds,
+            "cells": cell_counts(table, sources),
+        },
     )
 
 
@@ -197,13 +206,3 @@ def _prune_images(context: Context, name: str, manifest: pa.Table) -> None:
     for file in folder.rglob("*"):
         if file.is_file() and file not in known:
             file.unlink(missing_ok=True)
-
-
-def _cells(table: pa.Table) -> list[dict[str, Any]]:
-    """Number of usable pairs by label and environments."""
-    ok = table.filter(pc.equal(table["status"], "ok"))
-    grouped = ok.group_by(["label", "env_a", "env_b"]).aggregate([([], "count_all")])
-    rows = grouped.sort_by([(c, "ascending") for c in ("label", "env_a", "env_b")]).to_pylist()
-    return [
-        {"label": r["label"], "env_a": r["env_a"], "env_b": r["env_b"], "n": r["count_all"]} for r in rows
-    ]
