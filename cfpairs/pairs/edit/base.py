@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -72,6 +73,8 @@ class EditScene:
     env_names, label_names : mapping of int to str
     masks : MaskSource
     seed : int
+    root : Path or None
+        Folder of the data set, where relative paths in an editor's options start.
     """
 
     workspace: Workspace
@@ -80,6 +83,7 @@ class EditScene:
     label_names: Mapping[int, str]
     masks: MaskSource
     seed: int
+    root: Path | None = None
 
 
 @dataclass(frozen=True)
