@@ -47,8 +47,12 @@ class Dataset(Protocol):
         """
         ...
 
-    def prepare(self, root: Path, seed: int, progress: Progress) -> None:
-        """Write files that the data set makes itself; does nothing when they are there."""
+    def prepare(self, root: Path, workspace: Workspace, seed: int, progress: Progress) -> None:
+        """Write files that the data set makes itself; does nothing when they are there.
+
+        `root` may be read-only where it holds somebody's data: what is made from them goes into
+        ``workspace.root / "data"``.
+        """
         ...
 
     def digest(self, root: Path, seed: int) -> str:

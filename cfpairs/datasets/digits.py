@@ -74,7 +74,7 @@ class Digits:
         """Sixteen hexadecimal digits of everything that decides the images."""
         return fingerprint("digits", self.version, self.options.model_dump(mode="json"), seed)
 
-    def prepare(self, root: Path, seed: int, progress: Progress) -> None:
+    def prepare(self, root: Path, workspace: Workspace, seed: int, progress: Progress) -> None:
         """Draw ``images/``, ``masks/`` and, last, ``metadata.csv`` under `root`.
 
         Does nothing when they are there with the same settings. The images are drawn in a folder of their

@@ -65,7 +65,7 @@ def make_manifest(context: Context) -> StageResult:
     workspace = context.workspace
     begun = time.perf_counter()
     dataset = open_dataset(context)
-    dataset.prepare(context.data_root, context.config.seed, context.progress)
+    dataset.prepare(context.data_root, context.workspace, context.config.seed, context.progress)
     wanted = _fingerprint(context, dataset)
     if file_metadata(workspace.manifest).get("fingerprint") == wanted:
         rows = load_manifest(workspace)

@@ -75,10 +75,11 @@ def starting_config(
 def scan_data(context: Context) -> tuple[list[dict[str, Any]], list[str]]:
     """Sizes of the groups of a data set and lines about those that are empty or tiny.
 
-    Makes the files of a preset that draws its own images; writes nothing into the workspace.
+    Makes the files of a preset that draws its own images; what is made from a read-only root goes into
+    the workspace.
     """
     dataset = open_dataset(context)
-    dataset.prepare(context.data_root, context.config.seed, context.progress)
+    dataset.prepare(context.data_root, context.workspace, context.config.seed, context.progress)
     table = MANIFEST.validate(dataset.manifest(context.data_root, context.workspace, context.config.seed))
     return group_table(table), group_warnings(table)
 

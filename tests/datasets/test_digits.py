@@ -27,6 +27,9 @@ from cfpairs.registry import resolve
 from cfpairs.workspace import Workspace
 
 SMALL = DigitsOptions(size=48, train=80, val=16, test=16)
+HERE = Workspace(".")
+"""The digits are drawn under their root; nothing goes here."""
+
 FAKE_DIGITS = np.repeat(np.arange(10), 30)
 
 
@@ -38,7 +41,7 @@ def hashes(root: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("digits")
-    Digits(SMALL).prepare(root, 0, SILENT)
+    Digits(SMALL).prepare(root, HERE, 0, SILENT)
     return root
 
 
@@ -144,15 +147,15 @@ def test_labels_and_masks_agree_with_the_images(manifest: pa.Table) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(drawn: Path, tmp_path: Path) -> None:
-    Digits(SMALL).prepare(tmp_path / "again", 0, SILENT)
+    Digits(SMALL).prepare(tmp_path / "again", HERE, 0, SILENT)
     assert hashes(tmp_path / "again") == hashes(drawn)
-    Digits(SMALL).prepare(tmp_path / "other", 1, SILENT)
+    Digits(SMALL).prepare(tmp_path / "other", HERE, 1, SILENT)
     assert not set(hashes(tmp_path / "other").values()) & set(hashes(drawn).values())
 
 
 def test_prepare_does_nothing_when_all_is_there(drawn: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in drawn.rglob("*.png")}
-    Digits(SMALL).prepare(drawn, 0, SILENT)
+    Digits(SMALL).prepare(drawn, HERE, 0, SILENT)
     assert {p: p.stat().st_mtime_ns for p in drawn.rglob("*.png")} == before
 
 
@@ -164,7 +167,7 @@ def test_other_settings_are_drawn_anew_with_other_ids(drawn: Path, tmp_path: Pat
     assert old.digest(root, 0) != new.digest(root, 0) != new.digest(root, 1)
     with pytest.raises(WorkspaceError, match="prepare"):
         new.manifest(root, Workspace(tmp_path), 0)
-    new.prepare(root, 0, SILENT)
+    new.prepare(root, HERE, 0, SILENT)
     ids = set(new.manifest(root, Workspace(tmp_path), 0)["item_id"].to_pylist())
     assert not ids & set(old.manifest(drawn, Workspace(tmp_path), 0)["item_id"].to_pylist())
     assert len(list((root / "images").iterdir())) == len(ids)
@@ -176,7 +179,7 @@ def test_a_broken_folder_is_mended(drawn: Path, tmp_path: Path, lost: str) -> No
     shutil.copytree(drawn, root)
     whole = hashes(root)
     (root / "metadata.csv" if lost == "metadata.csv" else sorted((root / "images").iterdir())[3]).unlink()
-    Digits(SMALL).prepare(root, 0, SILENT)
+    Digits(SMALL).prepare(root, HERE, 0, SILENT)
     assert hashes(root) == whole
 
 
@@ -193,11 +196,11 @@ def test_a_run_that_breaks_leaves_nothing_that_passes_for_complete(
 
     monkeypatch.setattr(data, "_draw", failing)
     with pytest.raises(KeyboardInterrupt):
-        data.prepare(tmp_path / "d", 0, SILENT)
+        data.prepare(tmp_path / "d", HERE, 0, SILENT)
     with pytest.raises(WorkspaceError):
         data.manifest(tmp_path / "d", Workspace(tmp_path), 0)
     monkeypatch.undo()
-    data.prepare(tmp_path / "d", 0, SILENT)
+    data.prepare(tmp_path / "d", HERE, 0, SILENT)
     assert data.manifest(tmp_path / "d", Workspace(tmp_path), 0).num_rows == 112
     assert not (tmp_path / "d" / ".rendering").exists()
 
@@ -295,7 +298,7 @@ def test_the_registry_knows_the_data_set() -> None:
 def test_a_missing_photograph_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photographs, "photograph_path", lambda name: tmp_path / f"{name}.png")
     with pytest.raises(DataError, match="reinstall scikit-image"):
-        Digits(SMALL).prepare(tmp_path / "d", 0, SILENT)
+        Digits(SMALL).prepare(tmp_path / "d", HERE, 0, SILENT)
 
 
 @pytest.mark.parametrize("content", [b"no image", None])
@@ -312,4 +315,4 @@ def test_a_broken_photograph_is_a_data_error(tmp_path: Path, content: bytes | No
 def test_a_root_that_cannot_be_written_is_a_workspace_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(WorkspaceError, match="cannot be written"):
-        Digits(SMALL).prepare(tmp_path / "file" / "d", 0, SILENT)
+        Digits(SMALL).prepare(tmp_path / "file" / "d", HERE, 0, SILENT)
