@@ -1,4 +1,4 @@
-"""Stage ``embeddings``: every item that has none yet is encoded."""
+"""Stage ``embeddings``: every item that has none yet is encoded, or its given vector taken in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from cfpairs.tables import FAILURES, load_manifest, part_files, read_table
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.manifest import make_manifest
 
-__all__ = ["embed", "embed_missing", "embeddings_state", "failures", "unembedded"]
+__all__ = ["embed", "embed_missing", "embeddings_state", "encoder_id", "failures", "unembedded"]
+
+
+def encoder_id(context: Context) -> str:
+    """Folder name of the embeddings by the configured encoder, or of those that the data set brings."""
+    return open_encoder(context.config.encoder).info.id
 
 
 def embed_missing(context: Context, items: pa.Table) -> EmbedReport:
@@ -65,19 +70,19 @@ def embed(context: Context) -> StageResult:
     )
 
 
-def failures(context: Context, encoder_id: str) -> list[dict[str, Any]]:
-    """Images that the encoder could not read."""
-    path = failures_file(context.workspace.embeddings(encoder_id))
+def failures(context: Context, encoder: str) -> list[dict[str, Any]]:
+    """Images that the encoder with id `encoder` could not read."""
+    path = failures_file(context.workspace.embeddings(encoder))
     if not path.exists():
         return []
     rows: list[dict[str, Any]] = read_table(path, FAILURES).to_pylist()
     return rows
 
 
-def unembedded(context: Context, encoder_id: str) -> list[str]:
-    """Items of the manifest that were not yet tried."""
-    folder = context.workspace.embeddings(encoder_id)
-    known: set[str] = {row["item_id"] for row in failures(context, encoder_id)}
+def unembedded(context: Context, encoder: str) -> list[str]:
+    """Items of the manifest that the encoder with id `encoder` has not yet tried."""
+    folder = context.workspace.embeddings(encoder)
+    known: set[str] = {row["item_id"] for row in failures(context, encoder)}
     for file in part_files(folder):
         known.update(read_table(file, columns=["item_id"])["item_id"].to_pylist())
     items: list[str] = load_manifest(context.workspace)["item_id"].to_pylist()
@@ -86,8 +91,7 @@ def unembedded(context: Context, encoder_id: str) -> list[str]:
 
 def embeddings_state(context: Context) -> tuple[str, str]:
     """State (``done`` or ``missing``) and how many items are to do."""
-    encoder_id = open_encoder(context.config.encoder).info.id
     if not context.workspace.manifest.exists():
         return "missing", ""
-    to_do = len(unembedded(context, encoder_id))
+    to_do = len(unembedded(context, encoder_id(context)))
     return ("missing", f"{to_do} items to embed") if to_do else ("done", "")

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cfpairs.config import PairConfig, parse_options
-from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cells import cell_counts
@@ -28,7 +27,7 @@ from cfpairs.tables import (
     write_table,
 )
 from cfpairs.workflow.context import Context, StageResult, source_items
-from cfpairs.workflow.embeddings import embed_missing
+from cfpairs.workflow.embeddings import embed_missing, encoder_id
 from cfpairs.workflow.manifest import make_manifest, open_dataset, source_digest
 
 __all__ = ["build_pairs", "needs_embeddings", "open_builder", "pairs_state"]
@@ -50,7 +49,6 @@ def _seed(context: Context, pair: PairConfig) -> int:
 
 
 def _fingerprint(context: Context, pair: PairConfig, builder: Any) -> str:
-    encoder_id = open_encoder(context.config.encoder).info.id if builder.needs_embeddings else None
     return fingerprint(
         "pairs",
         pair.method,
@@ -59,7 +57,7 @@ def _fingerprint(context: Context, pair: PairConfig, builder: Any) -> str:
         pair.pairs,
         _seed(context, pair),
         source_digest(context),
-        encoder_id,
+        encoder_id(context) if builder.needs_embeddings else None,
         None if pair.from_ is None else _file_hash(pair.from_),
     )
 

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import DataError, UnknownNameError, WorkspaceError
 from cfpairs.preprocessing import Preprocessor
 from cfpairs.registry import entries, resolve, suggest
@@ -34,7 +33,7 @@ from cfpairs.tables import (
     write_table,
 )
 from cfpairs.workflow.context import Context, StageResult, source_items
-from cfpairs.workflow.embeddings import failures, unembedded
+from cfpairs.workflow.embeddings import encoder_id, failures, unembedded
 from cfpairs.workflow.manifest import source_digest
 
 if TYPE_CHECKING:
@@ -105,15 +104,15 @@ def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
     """
     workspace = context.workspace
     manifest = load_manifest(workspace)
-    encoder_id = open_encoder(context.config.encoder).info.id
-    to_do = unembedded(context, encoder_id)
+    found = encoder_id(context)
+    to_do = unembedded(context, found)
     if to_do:
         raise WorkspaceError(
             f"items without an embedding by {context.config.encoder.spec!r}",
             got=f"{len(to_do)} of {len(manifest)}",
             remedy="run 'cfpairs embed'",
         )
-    raw = read_embeddings(workspace.embeddings(encoder_id))
+    raw = read_embeddings(workspace.embeddings(found))
     sources = source_items(manifest)
     preprocessor = Preprocessor(context.config.preprocess)
     preprocessor.fit(raw.rows([i for i in _ids(sources, "train") if i in raw]))
@@ -124,13 +123,13 @@ def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
     for name, table in tables.items():
         pairs[name], kept[name] = _pair_rows(name, table, embeddings, rows_of)
     return ProbeInputs(
-        encoder_id,
+        found,
         _item_rows(sources, "train", embeddings, rows_of),
         _item_rows(sources, "test", embeddings, rows_of),
         pairs,
         tables,
         kept,
-        failures(context, encoder_id),
+        failures(context, found),
     )
 
 
@@ -220,7 +219,7 @@ def _spec(context: Context, names: Sequence[str]) -> dict[str, Any]:
     return {
         "probe": config.probe.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
-        "encoder_id": open_encoder(config.encoder).info.id,
+        "encoder_id": encoder_id(context),
         "source_digest": source_digest(context),
         "pair_sets": {name: table_digest(read_table(context.workspace.pairs(name), PAIRS)) for name in names},
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cfpairs.errors import CfpairsError
 from cfpairs.tables import load_manifest, part_files, read_table
 from cfpairs.workflow.context import Context, StageResult
-from cfpairs.workflow.embeddings import embed, embeddings_state
+from cfpairs.workflow.embeddings import embed, embeddings_state, encoder_id
 from cfpairs.workflow.manifest import make_manifest, manifest_state
 from cfpairs.workflow.pairs import build_pairs, needs_embeddings, pairs_state
 from cfpairs.workflow.probing import pair_set_names, probe, probe_state
@@ -51,9 +51,7 @@ def stage_states(context: Context) -> list[StageState]:
 
 
 def _embedded(context: Context) -> int:
-    from cfpairs.encoders.factory import open_encoder
-
-    folder = context.workspace.embeddings(open_encoder(context.config.encoder).info.id)
+    folder = context.workspace.embeddings(encoder_id(context))
     return sum(read_table(file, columns=["item_id"]).num_rows for file in part_files(folder))
 
 
