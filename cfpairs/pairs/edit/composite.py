@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
 from cfpairs.config import Strict
 from cfpairs.errors import ConfigError, DataError
-from cfpairs.pairs.cells import cell_rng
-from cfpairs.pairs.edit.base import EditPlan, EditRejectedError, EditTask
+from cfpairs.pairs.edit.backgrounds import BackgroundBank, FolderBank, ItemBank
+from cfpairs.pairs.edit.base import EditPlan, EditRejectedError, EditScene, EditTask
 from cfpairs.pairs.edit.fill import fill_hole
-from cfpairs.pairs.edit.masks import (
-    decode_image,
-    decode_mask,
-    extend_colour,
-    foreground_core,
-    read_file,
-    soft_edge,
-)
-from cfpairs.workspace import Workspace
+from cfpairs.pairs.edit.masks import check_share, extend_colour, foreground_core, soft_edge
+from cfpairs.pairs.edit.pixels import decode_image, read_file
 
-__all__ = ["CompositeEditor", "CompositeOptions"]
-
-TRIES = 4
-"""Backgrounds tried for one item before it is given up: a broken background is no fault of the item."""
+__all__ = ["CompositeEditor", "CompositeOptions", "clear_background", "compose", "cover"]
 
 MARGIN = 0.012
 """Pixels around a foreground that go with it when it is removed, as a share of the image's side."""
@@ -40,6 +29,14 @@ MARGIN = 0.012
 class CompositeOptions(Strict):
     """Settings of `CompositeEditor`."""
 
+    backgrounds: Literal["other-environment", "folder"] = Field(
+        default="other-environment",
+        description="training images of the target environment, or the images in 'folder'",
+    )
+    folder: Path | None = Field(
+        default=None,
+        description="folder of backgrounds below the data root: ENVIRONMENT_NAME/any/image; used as they are",
+    )
     feather: Annotated[float, Field(ge=0.0, le=20.0)] = Field(
         default=1.0, description="softness in pixels of the edge of a mask that has none of its own"
     )
@@ -57,11 +54,13 @@ class CompositeOptions(Strict):
     def _ordered(self) -> CompositeOptions:
         if self.smallest >= min(self.largest, self.largest_in_background):
             raise ValueError("smallest must be below largest and largest_in_background")
+        if (self.folder is None) == (self.backgrounds == "folder"):
+            raise ValueError("backgrounds: folder and a 'folder' go together")
         return self
 
 
 class CompositeEditor:
-    """Paste an item's foreground on the background of a training image of another environment.
+    """Paste an item's foreground on a background of another environment.
 
     Parameters
     ----------
@@ -69,16 +68,17 @@ class CompositeEditor:
 
     Notes
     -----
-    The background's own foreground is covered with texture from elsewhere in it. Where the mask is soft the
-    pasted colour is the foreground's own, so that no ring of the old background stays; where the mask is
-    full the pixels are those of the source, bit for bit.
+    The foreground of a training image that serves as background is covered with texture from elsewhere in it.
+    Where the mask is soft the pasted colour is the foreground's own, so that no ring of the old background
+    stays; where the mask is full the pixels are those of the source, bit for bit.
     """
 
     Options: ClassVar[type[BaseModel]] = CompositeOptions
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    threaded: ClassVar[bool] = True
     summary: ClassVar[str] = (
-        "The item's foreground, cut out by its mask, on the background of a training image of another "
-        "environment; that image's own foreground is covered with its texture first."
+        "The item's foreground, cut out by its mask, on a background of another environment: a training "
+        "image whose own foreground is covered with its texture first, or an image of a folder of backgrounds."
     )
     limits: ClassVar[tuple[str, ...]] = (
         "light and shadow of the foreground stay those of its old background",
@@ -90,80 +90,67 @@ class CompositeEditor:
         if not isinstance(options, CompositeOptions):
             raise ConfigError("wrong options", got=type(options).__name__, expected="CompositeOptions")
         self.options = options
-        self._workspace: Workspace | None = None
-        self._bank: dict[int, list[Mapping[str, Any]]] = {}
+        self._scene: EditScene | None = None
+        self._bank: BackgroundBank | None = None
 
-    def open(self, workspace: Workspace, items: pa.Table, seed: int) -> frozenset[int]:
-        """Put the training images of each environment in a seeded order, as backgrounds.
+    @property
+    def batch_size(self) -> int:
+        """One: edits run beside each other in threads."""
+        return 1
+
+    def open(self, scene: EditScene) -> frozenset[int]:
+        """Put the backgrounds of each environment in a seeded order.
 
         Raises
         ------
-        DataError
-            If no item has a mask.
+        ConfigError, DataError
+            If no item can have a mask, or the folder of backgrounds cannot be used.
         """
-        masked = items.filter(pc.is_valid(items["mask_path"])).sort_by("item_id")
-        if not masked.num_rows:
-            raise DataError(
-                "the composite editor needs masks of the foreground",
-                got=f"{items.num_rows} training items without one",
-                expected="a mask_path in the manifest",
-                remedy="add masks to the data set, or use method nearest",
-            )
-        self._workspace = workspace
-        self._bank = {}
-        for env in sorted(set(masked["env"].to_pylist())):
-            rows = masked.filter(pc.equal(masked["env"], env)).select(["item_id", "path", "mask_path"])
-            order = cell_rng(seed, "background", env).permutation(rows.num_rows)
-            self._bank[env] = rows.take(order).to_pylist()
-        return frozenset(self._bank)
+        self._scene = scene
+        if self.options.folder is not None:
+            self._bank = FolderBank(scene, self.options.folder)
+        else:
+            self._bank = ItemBank(scene, self.options.smallest, self.options.largest_in_background)
+        return self._bank.envs
 
     def plan(self, task: EditTask) -> EditPlan:
         """Read the source, its mask and the background whose turn it is."""
-        if task.item["mask_path"] is None:
-            raise EditRejectedError("the item has no mask")
-        image, image_hash = self._image(task.item, "image")
-        mask, mask_hash = self._mask(task.item, image, self.options.largest, "mask")
-        bank = self._bank[task.env]
-        fault = ""
-        for step in range(min(TRIES, len(bank))):
-            chosen = bank[(task.turn + step * (len(bank) // TRIES or 1)) % len(bank)]
-            try:
-                behind, behind_hash = self._image(chosen, "background")
-                largest = self.options.largest_in_background
-                hidden, hidden_hash = self._mask(chosen, behind, largest, "mask of the background")
-            except EditRejectedError as error:
-                fault = str(error)
-                continue
-            return EditPlan(
-                source=image,
-                key=(image_hash, mask_hash, behind_hash, hidden_hash),
-                columns={"background_id": chosen["item_id"]},
-                data={"mask": mask, "behind": behind, "hidden": hidden},
-            )
-        raise EditRejectedError(fault)
-
-    def edit(self, plan: EditPlan) -> NDArray[np.uint8]:
-        """The composite, of the size of the source."""
-        alpha = soft_edge(plan.data["mask"], self.options.feather)
-        background = clear_background(plan.data["behind"], plan.data["hidden"])
-        height, width = alpha.shape
-        return compose(plan.source, alpha, cover(background, width, height))
-
-    def _image(self, item: Mapping[str, Any], what: str) -> tuple[NDArray[np.uint8], str]:
-        content = self._read(item["path"], what)
-        return decode_image(content, what), _hash(content)
-
-    def _mask(
-        self, item: Mapping[str, Any], image: NDArray[np.uint8], largest: float, what: str
-    ) -> tuple[NDArray[np.float32], str]:
-        content = self._read(item["mask_path"], what)
-        height, width = image.shape[:2]
-        return decode_mask(content, (height, width), (self.options.smallest, largest), what), _hash(content)
-
-    def _read(self, path: str, what: str) -> bytes:
-        if self._workspace is None:
+        if self._scene is None or self._bank is None:
             raise DataError("the editor has not been opened", remedy="call open() first")
-        return read_file(self._workspace.file(path), what)
+        content = read_file(self._scene.workspace.file(task.item["path"]), "image")
+        image = decode_image(content, "image")
+        mask = self._scene.masks.mask(task.item, image, content)
+        check_share(mask.alpha, self.options.smallest, self.options.largest)
+        background = self._bank.take(task.env, task.turn, task.attempt)
+        return EditPlan(
+            source=image,
+            key=(hashlib.sha256(content).hexdigest(), mask.key, *background.key),
+            mask=mask,
+            columns={"background_id": background.name, "mask_source": mask.source},
+            data={"background": background},
+        )
+
+    def edit(self, plans: Sequence[EditPlan]) -> list[NDArray[np.uint8] | EditRejectedError]:
+        """The composites, each of the size of its source."""
+        return [self._edit(plan) for plan in plans]
+
+    def _edit(self, plan: EditPlan) -> NDArray[np.uint8] | EditRejectedError:
+        if plan.mask is None:
+            raise DataError("a plan without a mask", remedy="give edit() what plan() made")
+        behind = plan.data["background"]
+        alpha = soft_edge(plan.mask.alpha, self.options.feather)
+        pixels = behind.pixels
+        if behind.foreground is not None:
+            pixels = clear_background(pixels, behind.foreground)
+        height, width = alpha.shape
+        try:
+            return compose(plan.source, alpha, cover(pixels, width, height))
+        except EditRejectedError as error:
+            return error
+
+    def close(self) -> None:
+        """Forget the scene."""
+        self._scene = self._bank = None
 
 
 def compose(
@@ -207,7 +194,3 @@ def cover(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8
     scaled = cv2.resize(image, (wide, high), interpolation=way)
     left, top = (wide - width) // 2, (high - height) // 2
     return np.ascontiguousarray(scaled[top : top + height, left : left + width], np.uint8)
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

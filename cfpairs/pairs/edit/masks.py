@@ -1,64 +1,148 @@
-"""Images and foreground masks: reading, checking, soft edges, and colours that reach past the edge."""
+"""Foreground masks: where they come from, their checks, soft edges, and colours that reach past the edge."""
 
 from __future__ import annotations
 
-import io
-import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from pydantic import BaseModel
 
-from cfpairs.pairs.edit.base import EditRejectedError
+from cfpairs.config import parse_options
+from cfpairs.errors import ConfigError
+from cfpairs.pairs.edit.base import EditRejectedError, Mask, MaskSource
+from cfpairs.pairs.edit.pixels import decode_image, decode_levels, encode_png, read_file
+from cfpairs.registry import resolve
+from cfpairs.workspace import Workspace
 
 __all__ = [
+    "DEFAULT_MASKERS",
+    "Masker",
+    "MaskerChain",
+    "check_share",
     "decode_image",
     "decode_mask",
     "encode_png",
     "extend_colour",
     "foreground_core",
+    "open_masks",
     "read_file",
     "soft_edge",
 ]
+
+DEFAULT_MASKERS = ("column", "alpha", "grabcut")
 
 CORE = 0.99
 """A pixel with at least this much foreground is kept as it is."""
 
 
-def read_file(path: Path, what: str) -> bytes:
-    """The bytes of a file; raises `EditRejectedError` if it is missing or unreadable."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise EditRejectedError(f"{what} cannot be read: {error.strerror or error}") from error
+class Masker(Protocol):
+    """One way of finding foregrounds; called from several threads.
+
+    Attributes
+    ----------
+    version : int
+        Raised when the same image gives another mask.
+    """
+
+    Options: ClassVar[type[BaseModel]]
+    version: ClassVar[int]
+
+    def __init__(self, options: BaseModel, *, workspace: Workspace, root: Path | None) -> None: ...
+
+    def has(self, item: Mapping[str, Any]) -> bool:
+        """Whether a mask of the item may be found; cheap, looks at no pixel."""
+        ...
+
+    def mask(self, item: Mapping[str, Any], image: NDArray[np.uint8], content: bytes) -> Mask:
+        """The foreground; raises `EditRejectedError` if there is none."""
+        ...
 
 
-def decode_image(content: bytes, what: str) -> NDArray[np.uint8]:
-    """Red-green-blue pixels, shape (height, width, 3).
+def open_masks(
+    names: Sequence[str],
+    options: Mapping[str, Mapping[str, Any]],
+    *,
+    workspace: Workspace,
+    root: Path | None,
+) -> MaskSource:
+    """The maskers of these names, tried one after another.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names in the registry; the first whose mask is usable wins.
+    options : mapping of str to mapping
+        Settings of each masker; those left out have their defaults.
+    workspace : Workspace
+        Where the manifest's paths start.
+    root : Path or None
+        Folder of the data set, where paths in the options start.
 
     Raises
     ------
-    EditRejectedError
-        If the image is truncated or no image.
+    ConfigError
+        If a name is unknown or stands twice, or settings are wrong or belong to no masker named.
+    MissingDependencyError
+        If a masker needs a library that is not installed.
     """
-    return np.asarray(_open(content, what).convert("RGB"), np.uint8)
+    if not names or len(set(names)) != len(names):
+        raise ConfigError("masks needs names, each once", got=list(names))
+    stray = sorted(set(options) - set(names))
+    if stray:
+        raise ConfigError(
+            "mask_options for a masker that is not used", got=stray[0], expected=f"one of {', '.join(names)}"
+        )
+    maskers = {}
+    for name in names:
+        maker = resolve("maskers", name)
+        checked = parse_options(maker.Options, options.get(name, {}), f"masker {name!r}")
+        maskers[name] = maker(checked, workspace=workspace, root=root)
+    return MaskerChain(maskers)
 
 
-def decode_mask(
-    content: bytes, size: tuple[int, int], limits: tuple[float, float], what: str = "mask"
-) -> NDArray[np.float32]:
+class MaskerChain:
+    """Maskers that are tried in order.
+
+    Parameters
+    ----------
+    maskers : mapping of str to Masker
+    """
+
+    def __init__(self, maskers: Mapping[str, Masker]) -> None:
+        self.maskers = dict(maskers)
+
+    def has(self, item: Mapping[str, Any]) -> bool:
+        """Whether any masker may find a mask of the item."""
+        return any(masker.has(item) for masker in self.maskers.values())
+
+    def mask(self, item: Mapping[str, Any], image: NDArray[np.uint8], content: bytes) -> Mask:
+        """The first usable mask; raises `EditRejectedError` with every masker's reason if there is none."""
+        faults = []
+        for masker in self.maskers.values():
+            if not masker.has(item):
+                continue
+            try:
+                found = masker.mask(item, image, content)
+                _check_usable(found.alpha, image.shape[:2])
+                return found
+            except EditRejectedError as error:
+                faults.append(str(error))
+        raise EditRejectedError("; ".join(dict.fromkeys(faults)) or "the item has no mask")
+
+
+def decode_mask(content: bytes, what: str = "mask") -> NDArray[np.float32]:
     """Share of foreground of every pixel.
 
     Parameters
     ----------
     content : bytes
-        An image whose brightness tells foreground (white) from background (black); of 0 and 1 too.
-    size : tuple of int
-        Height and width that it must have.
-    limits : tuple of float
-        Smallest and largest share of the image that the foreground may take.
+        An image whose brightness tells foreground (white) from background (black), of 0 and 1 too; grey
+        levels, such as the votes of several annotators, are shares. If it has transparent pixels, those are
+        the background.
     what : str
         What the mask is called in the reason of a rejection.
 
@@ -70,23 +154,25 @@ def decode_mask(
     Raises
     ------
     EditRejectedError
-        If it is unreadable, has another size, or marks too little or too much.
+        If it cannot be decoded.
     """
-    image = _open(content, what)
-    deep = image.mode.startswith(("I", "F"))
-    levels = np.asarray(image if deep else image.convert("L"), np.float32)
-    if levels.shape != size:
-        raise EditRejectedError(
-            f"{what} of the wrong size: {levels.shape[1]} x {levels.shape[0]}, image {size[1]} x {size[0]}"
-        )
-    top = float(levels.max())
-    alpha = levels / (1.0 if top <= 1 else top if deep else 255.0)
+    return decode_levels(content, what)
+
+
+def check_share(alpha: NDArray[np.float32], smallest: float, largest: float, what: str = "mask") -> None:
+    """Raise `EditRejectedError` if the foreground takes less or more of the image than the limits allow."""
     share = float((alpha >= 0.5).mean())
-    if share < limits[0]:
+    if share < smallest or share == 0:
         raise EditRejectedError(f"{what} is empty" if share == 0 else f"{what} marks too little of the image")
-    if share > limits[1]:
+    if share > largest:
         raise EditRejectedError(f"{what} is full" if share == 1 else f"{what} marks too much of the image")
-    return alpha
+
+
+def _check_usable(alpha: NDArray[np.float32], size: tuple[int, ...]) -> None:
+    if alpha.shape != size:
+        got, image = (f"{shape[1]} x {shape[0]}" for shape in (alpha.shape, size))
+        raise EditRejectedError(f"mask of the wrong size: {got}, image {image}")
+    check_share(alpha, 0.0, np.nextafter(1.0, 0.0))
 
 
 def soft_edge(alpha: NDArray[np.float32], feather: float) -> NDArray[np.float32]:
@@ -138,26 +224,3 @@ def extend_colour(image: NDArray[np.uint8], core: NDArray[np.bool_]) -> NDArray[
     colours = np.zeros((int(labels.max()) + 1, 3), np.uint8)
     colours[labels[core]] = image[core]
     return np.asarray(colours[labels])
-
-
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Red-green-blue pixels as PNG, packed lightly: speed before size."""
-    _, data = cv2.imencode(".png", pixels[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    return bytes(data)
-
-
-def _open(content: bytes, what: str) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content))
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise EditRejectedError(f"{what} cannot be decoded: {_reason(error)}") from error
-    return image
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    # Pillow names the object in memory, which differs from run to run.
-    return "no image" if text.startswith("cannot identify image file") else text

@@ -1,0 +1,1 @@
+"""Ways of finding the foreground of an image."""
