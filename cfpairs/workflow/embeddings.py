@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cfpairs.embedding import EmbedReport, embed_items, failures_file
 from cfpairs.encoders.factory import open_encoder
+from cfpairs.errors import ConfigError
 from cfpairs.tables import FAILURES, load_manifest, part_files, read_table
 from cfpairs.workflow.context import Context, StageResult
+from cfpairs.workflow.given import are_given, given_identity, take_in
 from cfpairs.workflow.manifest import make_manifest
 
 __all__ = ["embed", "embed_missing", "embeddings_state", "encoder_id", "failures", "unembedded"]
@@ -17,13 +20,29 @@ __all__ = ["embed", "embed_missing", "embeddings_state", "encoder_id", "failures
 
 def encoder_id(context: Context) -> str:
     """Folder name of the embeddings by the configured encoder, or of those that the data set brings."""
-    return open_encoder(context.config.encoder).info.id
+    info = open_encoder(context.config.encoder).info
+    return given_identity(context).id if are_given(context) else info.id
 
 
 def embed_missing(context: Context, items: pa.Table) -> EmbedReport:
-    """Encode those of `items` that have no embedding by the configured encoder."""
+    """Encode those of `items` that have no embedding by the configured encoder, or take their vectors in.
+
+    Raises
+    ------
+    ConfigError
+        If no item has an image.
+    CfpairsError
+        If nothing could be embedded.
+    """
     config = context.config.encoder
     encoder = open_encoder(config)
+    if are_given(context):
+        return take_in(context, items)
+    if len(items) and not pc.any(pc.not_equal(items["path"], "")).as_py():
+        raise ConfigError(
+            f"the items have no images, so {config.spec!r} has nothing to encode",
+            remedy="set encoder.spec: given and data.options.embeddings",
+        )
     try:
         return embed_items(
             items,
@@ -43,7 +62,15 @@ def embed(context: Context) -> StageResult:
     """Encode every item of the manifest that has no embedding."""
     make_manifest(context)
     report = embed_missing(context, load_manifest(context.workspace))
-    if report.n_new:
+    given = are_given(context)
+    if given and report.n_new:
+        line = (
+            f"embeddings: given, {report.n_new} of {report.n_items} items taken in, none encoded, "
+            f"in {report.seconds:.1f} s"
+        )
+    elif given:
+        line = f"embeddings: given, {report.n_items} items, up to date"
+    elif report.n_new:
         line = (
             f"embeddings: {report.n_new} new of {report.n_items} items in {report.seconds:.1f} s "
             f"({report.images_per_second:.0f} images/s)"
@@ -52,7 +79,8 @@ def embed(context: Context) -> StageResult:
         line = f"embeddings: {report.n_items} items, up to date"
     notes: tuple[str, ...] = ()
     if report.n_failed:
-        notes = (f"{report.n_failed} images could not be read: {failures_file(report.folder)}",)
+        what = "given vectors are missing or not finite" if given else "images could not be read"
+        notes = (f"{report.n_failed} {what}: {failures_file(report.folder)}",)
     return StageResult(
         "embeddings",
         bool(report.n_new),
@@ -60,6 +88,7 @@ def embed(context: Context) -> StageResult:
         notes,
         {
             "encoder_id": report.encoder_id,
+            "given": given,
             "folder": str(report.folder),
             "items": report.n_items,
             "new": report.n_new,
