@@ -23,7 +23,7 @@ __all__ = [
     "with_notes",
 ]
 
-WORKERS = 8
+WORKERS = 4
 BLOCK = 64
 FEW_BAD = 10
 BAD_SHARE = 0.05

@@ -25,6 +25,9 @@ JUNK = ("__MACOSX", "@eaDir")
 WORKSPACE_MARKS = ("manifest.parquet", ".lock-holder.json", "cfpairs.yaml")
 """A folder below the root that holds one of these is a workspace, no part of the data set."""
 
+WORKSPACE_FOLDERS = ("pairs", "embeddings", "probes")
+"""What is not looked into where the root itself is a workspace."""
+
 
 def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
     """Sort key that takes runs of digits as numbers and upper case as lower case.
@@ -109,7 +112,9 @@ def list_images(
         If a folder cannot be read, or a link leaves `root` or leads back to a folder above itself.
     """
     inside = Inside(root, links_out=links_out)
-    endings, skipped = frozenset(extensions), frozenset(skip)
+    endings, skipped = frozenset(extensions), {*skip}
+    if any((inside.root / mark).exists() for mark in WORKSPACE_MARKS[:2]):
+        skipped.update(WORKSPACE_FOLDERS)
     files: list[FoundFile] = []
     folders: list[str] = []
     unnameable = 0
