@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cfpairs.errors import DataError
-from cfpairs.tables import fingerprint
+from cfpairs.tables import STATUSES, fingerprint
 
 __all__ = [
     "Cell",
@@ -34,6 +34,10 @@ __all__ = [
     "real_cells",
     "shortfall_note",
 ]
+
+
+GROUPS_TOLD = 12
+"""More groups than this are not told one by one."""
 
 
 class Cell(NamedTuple):
@@ -109,9 +113,16 @@ class TrainItems:
         """A group in words, such as ``0-4 on grass``."""
         return f"{self.label_names[label]} on {self.env_names[env]}"
 
-    def describe_groups(self) -> str:
-        """Every group and its size in words."""
-        return ", ".join(f"{self.group_name(y, e)}: {len(rows)}" for (y, e), rows in self.groups.items())
+    def describe_groups(self, most: int = GROUPS_TOLD) -> str:
+        """Every group and its size in words; of more than `most` only the smallest, and the others' range."""
+        sizes = {group: len(rows) for group, rows in self.groups.items()}
+        told = set(sorted(sizes, key=lambda group: (sizes[group], group))[:most])
+        words = ", ".join(f"{self.group_name(*g)}: {n}" for g, n in sizes.items() if g in told)
+        left = [n for group, n in sizes.items() if group not in told]
+        if not left:
+            return words
+        span = f"{min(left)} to {max(left)}" if min(left) < max(left) else f"{left[0]}"
+        return f"{words} and {len(left)} larger groups of {span}"
 
 
 def real_cells(items: TrainItems) -> list[Cell]:
@@ -189,8 +200,15 @@ def deal(sizes: Sequence[int], n: int, start: Sequence[int] | None = None) -> li
     return turns
 
 
-def cell_counts(pairs: pa.Table, manifest: pa.Table) -> list[dict[str, Any]]:
+def cell_counts(pairs: pa.Table | Sequence[Mapping[str, Any]], manifest: pa.Table) -> list[dict[str, Any]]:
     """Pairs of every cell by status.
+
+    Parameters
+    ----------
+    pairs : pyarrow.Table or sequence of mapping
+        Rows of a pair set; their ``label``, ``env_a``, ``env_b`` and ``status`` are looked at.
+    manifest : pyarrow.Table
+        Has the names.
 
     Returns
     -------
@@ -200,8 +218,12 @@ def cell_counts(pairs: pa.Table, manifest: pa.Table) -> list[dict[str, Any]]:
     """
     labels = dict(zip(manifest["label"].to_pylist(), manifest["label_name"].to_pylist(), strict=True))
     envs = dict(zip(manifest["env"].to_pylist(), manifest["env_name"].to_pylist(), strict=True))
-    columns = (pairs[c].to_pylist() for c in ("label", "env_a", "env_b", "status"))
-    counts = Counter(zip(*columns, strict=True))
+    rows = (
+        pairs.select(["label", "env_a", "env_b", "status"]).to_pylist()
+        if isinstance(pairs, pa.Table)
+        else pairs
+    )
+    counts = Counter((row.get("label"), row.get("env_a"), row.get("env_b"), row["status"]) for row in rows)
     cells = sorted({key[:3] for key in counts}, key=lambda cell: tuple((v is None, v or 0) for v in cell))
     return [
         {
@@ -211,7 +233,7 @@ def cell_counts(pairs: pa.Table, manifest: pa.Table) -> list[dict[str, Any]]:
             "env_a_name": envs.get(env_a),
             "env_b": env_b,
             "env_b_name": envs.get(env_b),
-            **{status: counts[label, env_a, env_b, status] for status in ("ok", "rejected", "dropped")},
+            **{status: counts[label, env_a, env_b, status] for status in STATUSES},
         }
         for label, env_a, env_b in cells
     ]

@@ -6,13 +6,23 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from fakes import fake_manifest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cfpairs.errors import DataError
-from cfpairs.pairs.cells import Cell, TrainItems, cell_rng, deal, edit_cells, missing_notes, real_cells
+from cfpairs.pairs.cells import (
+    Cell,
+    TrainItems,
+    cell_counts,
+    cell_rng,
+    deal,
+    edit_cells,
+    missing_notes,
+    real_cells,
+)
 from cfpairs.workspace import Workspace
 
 SIZES = st.lists(st.integers(0, 12), min_size=1, max_size=6)
@@ -77,3 +87,34 @@ def test_labels_tied_to_environments_leave_no_real_pair(tmp_path: Path) -> None:
 def test_one_label_is_a_note(tmp_path: Path) -> None:
     items = TrainItems.of(fake_manifest(Workspace(tmp_path), {("train", 0, 0): 3, ("train", 0, 1): 2}))
     assert missing_notes(items) == ["only one label in split train, 'lying'"]
+
+
+def test_counts_of_every_cell_by_status(tmp_path: Path) -> None:
+    manifest = fake_manifest(Workspace(tmp_path), {("train", 0, 0): 1, ("train", 0, 1): 1}, size=8)
+    rows = [
+        {"label": label, "env_a": a, "env_b": b, "status": status}
+        for label, a, b, status in [
+            (None, 0, 1, "rejected"),
+            (0, 1, 0, "ok"),
+            (0, 0, 1, "rejected"),
+            (0, 0, 1, "ok"),
+            (0, 0, 1, "ok"),
+            (0, 0, 5, "dropped"),
+        ]
+    ]
+    names = ("label_name", "env_a_name", "env_b_name", "ok", "rejected", "dropped")
+    found = cell_counts(rows, manifest)
+    assert [tuple(cell[n] for n in names) for cell in found] == [
+        ("lying", "green", "brown", 2, 1, 0),
+        ("lying", "green", None, 0, 0, 1),
+        ("lying", "brown", "green", 1, 0, 0),
+        (None, "green", "brown", 0, 1, 0),
+    ]
+    assert cell_counts(pa.Table.from_pylist(rows), manifest) == found
+
+
+def test_many_groups_are_told_in_short(tmp_path: Path) -> None:
+    counts = {("train", y, e): 1 + y + 2 * e for y in (0, 1) for e in (0, 1, 2)}
+    items = TrainItems.of(fake_manifest(Workspace(tmp_path), counts, size=8))
+    assert items.describe_groups().count(": ") == 6
+    assert items.describe_groups(2) == "lying on green: 1, standing on green: 2 and 4 larger groups of 3 to 6"
