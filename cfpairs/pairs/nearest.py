@@ -2,55 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from cfpairs.config import Strict
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cards import pair_card
-from cfpairs.pairs.cells import Cell, TrainItems, deal, missing_notes, pair_row, real_cells, shortfall_note
+from cfpairs.pairs.cells import TrainItems, deal, shortfall_note
+from cfpairs.pairs.matching.assignment import Candidates
+from cfpairs.pairs.matching.constraints import Constraints
+from cfpairs.pairs.matching.matcher import Matcher, NearestOptions
+from cfpairs.pairs.matching.vectors import UnitVectors
 from cfpairs.tables import PAIRS, Embeddings, make_table
 
-__all__ = ["NearestBuilder", "NearestOptions", "nearest_neighbours"]
+__all__ = ["NearestBuilder", "NearestOptions"]
 
 LIMITS = (
     "the closest items of two environments differ in more than the environment, and often share its look",
     "the embedding that finds the pairs is the one that the probe later reads",
-    "a few items of a small group may be the neighbours of many",
 )
+REUSED = "a few items of a small group may be the neighbours of many"
 
-DECIMALS = 6
-"""Similarities are compared after rounding to this many decimals: what float32 can tell apart."""
-
-SPARE = 8
-"""Neighbours searched beyond those asked for, to see whether the last one is tied."""
-
-QUERIES = 4096
-
-
-class NearestOptions(Strict):
-    """Settings of `NearestBuilder`."""
-
-    neighbours: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1, description="nearest items of the other environment that each item proposes"
-    )
-    reuse: bool = Field(default=True, description="may an item be in more than one pair")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Two rows of the items and their cosine similarity."""
-
-    a: int
-    b: int
-    score: float
+WHY = {
+    "reuse": "no more neighbours; option 'neighbours' proposes more for each item",
+    "greedy": "with match 'greedy' an item is in one pair of a cell; 'reuse' makes more",
+    "optimal": "with match 'optimal' an item is in one pair of a cell; 'reuse' makes more",
+}
 
 
 class NearestBuilder:
@@ -62,17 +41,25 @@ class NearestBuilder:
 
     Notes
     -----
-    Every item of either environment proposes its neighbours in the other; within a cell the proposals are
-    taken by descending similarity, ties by id.
+    Every item of either side of a cell proposes its neighbours on the other; the proposals are thinned by
+    `mutual` and `caliper`, matched one to one if `match` says so, and taken by descending similarity, ties by
+    id. None of this depends on how many pairs are asked for.
     """
 
     Options: ClassVar[type[BaseModel]] = NearestOptions
     needs_embeddings: ClassVar[bool] = True
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __init__(self, options: BaseModel) -> None:
         if not isinstance(options, NearestOptions):
             raise ConfigError("wrong options", got=type(options).__name__, expected="NearestOptions")
+        if options.match == "optimal" and "env" not in options.differ:
+            raise ConfigError(
+                "match 'optimal' assigns items of one environment to those of another",
+                got=f"differ: {', '.join(options.differ) or 'none'}",
+                expected="env among them",
+                remedy="use match 'greedy'",
+            )
         self.options = options
 
     def build(self, inputs: BuildInputs) -> PairSet:
@@ -80,133 +67,57 @@ class NearestBuilder:
 
         Raises
         ------
+        ConfigError
+            If a constraint names no column of the manifest.
         DataError
-            If there are no embeddings, one is not finite or has length zero, or no label occurs in two
-            environments of the training split.
+            If there are no embeddings, one is not finite or has length zero, no two items satisfy the
+            constraints, or the caliper leaves no pair.
         """
         if inputs.embeddings is None:
             raise DataError("method nearest needs embeddings", remedy="run 'cfpairs embed'")
         items, left_out = _embedded(TrainItems.of(inputs.manifest), inputs.embeddings)
-        vectors = _unit_vectors(items.ids, inputs.embeddings)
-        cells = real_cells(items)
-        proposals: list[list[Candidate]] = []
-        with inputs.progress.task("searching neighbours", len(cells)) as advance:
-            for cell in cells:
-                proposals.append(self._proposals(items, vectors, cell))
-                advance(1)
-        streams = [iter(found) for found in proposals]
-        rows = []
-        for turn in deal([len(found) for found in proposals], inputs.n_pairs):
-            one = next(streams[turn])
-            rows.append(pair_row(items, "nearest", cells[turn], one.a, one.b, inputs.seed, one.score))
+        limits = Constraints.of(items, self.options)
+        vectors = UnitVectors(limits.items.ids, inputs.embeddings)
+        matcher = Matcher(self.options, limits, vectors, inputs.seed)
+        blocks = [block for cell in limits.cells for block in cell.blocks]
+        searches = sum(len(block.a) + (0 if block.within else len(block.b)) for block in blocks)
+        with inputs.progress.task("searching neighbours", searches) as advance:
+            found = [matcher.candidates(cell, advance) for cell in limits.cells]
+        matcher.check()
+        rows = _deal_rows(limits, found, inputs)
         notes = [
             *left_out,
-            *missing_notes(items),
-            *shortfall_note(
-                inputs.n_pairs,
-                len(rows),
-                "no more neighbours; option 'neighbours' proposes more for each item",
-            ),
+            *limits.notes,
+            *matcher.notes(),
+            *shortfall_note(inputs.n_pairs, len(rows), WHY[self.options.match]),
         ]
         card = pair_card(
             inputs,
-            items,
+            limits.items,
             rows,
             method="Each training item with its nearest neighbours, by cosine of the embeddings, among the "
-            "items of the same label in another environment.",
-            settings=self.options.model_dump(),
-            limits=LIMITS,
+            f"items of {self.options.in_words()}.",
+            settings={**self.options.settings(), "search": matcher.in_words()},
+            limits=(*LIMITS, REUSED) if self.options.match == "reuse" else LIMITS,
             notes=notes,
         )
         return PairSet(make_table(rows, PAIRS), None, card, tuple(notes))
 
-    def _proposals(self, items: TrainItems, vectors: NDArray[np.float32], cell: Cell) -> list[Candidate]:
-        a, b = items.groups[cell.label, cell.env_a], items.groups[cell.label, cell.env_b]
-        found: dict[tuple[int, int], float] = {}
-        for ours, theirs, swapped in ((a, b, False), (b, a, True)):
-            places, scores = nearest_neighbours(vectors[ours], vectors[theirs], self.options.neighbours)
-            for row, (near, similar) in enumerate(zip(places, scores, strict=True)):
-                for place, score in zip(near, similar, strict=True):
-                    one, other = int(ours[row]), int(theirs[place])
-                    found[(other, one) if swapped else (one, other)] = float(score)
-        ranked = [Candidate(i, j, s) for (i, j), s in found.items()]
-        ranked.sort(key=lambda c: (-c.score, c.a, c.b))
-        return ranked if self.options.reuse else list(_each_once(ranked))
 
-
-def nearest_neighbours(
-    queries: NDArray[np.float32], others: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The `k` rows of `others` with the largest inner product with each query, by exact search.
-
-    Parameters
-    ----------
-    queries : ndarray of shape (n, d)
-    others : ndarray of shape (m, d)
-        In the order in which ties are to be broken.
-    k : int
-        At most m neighbours are given.
-
-    Returns
-    -------
-    places : ndarray of int64, shape (n, min(k, m))
-        Rows of `others`, nearest first; equal ones in the order of `others`.
-    scores : ndarray of float64, shape (n, min(k, m))
-        Inner products, rounded to six decimals.
-
-    Notes
-    -----
-    FAISS finds candidates; their inner products are then computed again in float64, since those that FAISS
-    gives depend in their last bits on how it splits the work.
-    """
-    index = _index(others)
-    k = min(k, len(others))
-    places = np.empty((len(queries), k), np.int64)
-    scores = np.empty((len(queries), k), np.float64)
-    for start in range(0, len(queries), QUERIES):
-        waiting = np.arange(start, min(start + QUERIES, len(queries)))
-        width = min(k + SPARE, len(others))
-        while len(waiting):
-            rough, near = index.search(queries[waiting], width)
-            sure = (width == len(others)) | (rough[:, -1] < rough[:, k - 1] - 4 * 10.0**-DECIMALS)
-            done = waiting[sure]
-            places[done], scores[done] = _ranked(queries[done], others, near[sure], k)
-            waiting = waiting[~sure]
-            width = min(width * 4, len(others))
-    return places, scores
-
-
-def _ranked(
-    queries: NDArray[np.float32], others: NDArray[np.float32], near: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    exact = np.empty(near.shape, np.float64)
-    for row, (query, candidates) in enumerate(zip(queries, near, strict=True)):
-        exact[row] = (others[candidates].astype(np.float64) * query).sum(axis=1)
-    exact = np.round(exact, DECIMALS)
-    order = np.lexsort((near, -exact), axis=1)[:, :k]
-    return np.take_along_axis(near, order, axis=1), np.take_along_axis(exact, order, axis=1)
-
-
-def _index(vectors: NDArray[np.float32]) -> Any:
-    with warnings.catch_warnings():
-        # The wrapper that FAISS is built with has types that Python 3.12 and later warn about.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import faiss
-
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    return index
-
-
-def _each_once(ranked: Sequence[Candidate]) -> Iterator[Candidate]:
-    used: set[int] = set()
-    for candidate in ranked:
-        if candidate.a not in used and candidate.b not in used:
-            used.update((candidate.a, candidate.b))
-            yield candidate
+def _deal_rows(limits: Constraints, found: Sequence[Candidates], inputs: BuildInputs) -> list[dict[str, Any]]:
+    """The first pairs of every cell, the cells taking turns."""
+    taken = [0] * len(found)
+    rows = []
+    for turn in deal([len(candidates) for candidates in found], inputs.n_pairs):
+        one, place = found[turn], taken[turn]
+        taken[turn] += 1
+        a, b, score = int(one.a[place]), int(one.b[place]), float(one.score[place])
+        rows.append(limits.row("nearest", limits.cells[turn], a, b, inputs.seed, score))
+    return rows
 
 
 def _embedded(items: TrainItems, embeddings: Embeddings) -> tuple[TrainItems, list[str]]:
+    """The items that have an embedding, and a line about the others."""
     keep = [item in embeddings for item in items.ids]
     missing = keep.count(False)
     if not missing:
@@ -219,16 +130,3 @@ def _embedded(items: TrainItems, embeddings: Embeddings) -> tuple[TrainItems, li
         )
     note = f"{missing} training items have no embedding and are left out"
     return TrainItems.of(items.table.filter(keep)), [note]
-
-
-def _unit_vectors(ids: Sequence[str], embeddings: Embeddings) -> NDArray[np.float32]:
-    vectors = np.asarray(embeddings.rows(ids), np.float64)
-    length = np.linalg.norm(vectors, axis=1)
-    bad = np.flatnonzero(~np.isfinite(length) | (length == 0))
-    if len(bad):
-        raise DataError(
-            "embeddings that are not finite or have length zero",
-            got=f"{len(bad)}, such as that of {ids[int(bad[0])]!r}",
-            remedy="check those images and embed again, in fp32 if the encoder overflows",
-        )
-    return np.ascontiguousarray(vectors / length[:, None], np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator, Sequence
 from math import lcm
 from typing import Any, ClassVar
 
@@ -9,20 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from cfpairs.config import Strict
-from cfpairs.errors import ConfigError
+from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cards import pair_card
-from cfpairs.pairs.cells import (
-    Cell,
-    TrainItems,
-    cell_rng,
-    deal,
-    missing_notes,
-    pair_row,
-    real_cells,
-    shortfall_note,
-)
+from cfpairs.pairs.cells import TrainItems, cell_rng, shortfall_note
+from cfpairs.pairs.matching.constraints import Block, ConstraintOptions, Constraints, PairCell
 from cfpairs.tables import PAIRS, make_table
 
 __all__ = ["RandomBuilder", "RandomOptions"]
@@ -32,11 +25,14 @@ LIMITS = (
     "a small group's items come again and again",
 )
 
+WALK = 4096
+"""Pairs of a block that are looked at together."""
 
-class RandomOptions(Strict):
+
+class RandomOptions(ConstraintOptions):
     """Settings of `RandomBuilder`."""
 
-    reuse: bool = Field(default=True, description="may an item be in more than one pair")
+    reuse: bool = Field(default=True, description="may an item be in more than one pair of a cell")
 
 
 class RandomBuilder:
@@ -48,13 +44,13 @@ class RandomBuilder:
 
     Notes
     -----
-    Both groups of a cell are put in a seeded order and walked side by side, so that every item is used
-    before any is used again, and no pair comes twice.
+    Both sides of a block are put in a seeded order and walked side by side, so that every item is used
+    before any is used again, and no pair comes twice. The blocks of a cell take turns, as the cells do.
     """
 
     Options: ClassVar[type[BaseModel]] = RandomOptions
     needs_embeddings: ClassVar[bool] = False
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __init__(self, options: BaseModel) -> None:
         if not isinstance(options, RandomOptions):
@@ -66,51 +62,101 @@ class RandomBuilder:
 
         Raises
         ------
+        ConfigError
+            If a constraint names no column of the manifest.
         DataError
-            If no label occurs in two environments of the training split.
+            If no two training items satisfy the constraints.
         """
-        items = TrainItems.of(inputs.manifest)
-        cells = real_cells(items)
-        sides = [self._sides(items, cell, inputs.seed) for cell in cells]
-        sizes = [self._size(*side) for side in sides]
-        taken = [0] * len(cells)
-        rows: list[dict[str, Any]] = []
-        for turn in deal(sizes, inputs.n_pairs):
-            a, b = nth_pair(*sides[turn], taken[turn])
-            taken[turn] += 1
-            rows.append(pair_row(items, "random", cells[turn], a, b, inputs.seed))
-        notes = missing_notes(items) + shortfall_note(
-            inputs.n_pairs,
-            len(rows),
-            "the groups hold no more pairs" + ("" if self.options.reuse else " without reuse"),
-        )
+        limits = Constraints.of(TrainItems.of(inputs.manifest), self.options)
+        rows = self._rows(limits, inputs)
+        if not rows:
+            raise DataError(
+                "no two training items satisfy the constraints",
+                expected=f"items with {self.options.in_words()}",
+                remedy="shorten the options 'same' or 'differ'",
+            )
+        notes = [
+            *limits.notes,
+            *shortfall_note(
+                inputs.n_pairs,
+                len(rows),
+                "the groups hold no more pairs" + ("" if self.options.reuse else " without reuse"),
+            ),
+        ]
         card = pair_card(
             inputs,
-            items,
+            limits.items,
             rows,
-            method="Two training items of one label in two environments, drawn at random.",
-            settings=self.options.model_dump(),
-            limits=LIMITS,
+            method=f"Two training items of {self.options.in_words()}, drawn at random.",
+            settings=self.options.settings(),
+            limits=LIMITS if self.options.reuse else LIMITS[:1],
             notes=notes,
         )
         return PairSet(make_table(rows, PAIRS), None, card, tuple(notes))
 
-    def _sides(self, items: TrainItems, cell: Cell, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        rng = cell_rng(seed, "random", list(cell))
-        a = rng.permutation(items.groups[cell.label, cell.env_a])
-        return a, rng.permutation(items.groups[cell.label, cell.env_b])
+    def _rows(self, limits: Constraints, inputs: BuildInputs) -> list[dict[str, Any]]:
+        streams = [self._cell(limits, cell, inputs.seed) for cell in limits.cells]
+        rows: list[dict[str, Any]] = []
+        for turn, (a, b) in take_turns(streams):
+            if len(rows) == inputs.n_pairs:
+                break
+            rows.append(limits.row("random", limits.cells[turn], a, b, inputs.seed))
+        return rows
 
-    def _size(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
-        return len(a) * len(b) if self.options.reuse else min(len(a), len(b))
+    def _cell(self, limits: Constraints, cell: PairCell, seed: int) -> Iterator[tuple[int, int]]:
+        blocks = [self._block(limits, cell, block, seed) for block in cell.blocks]
+        return (pair for _, pair in take_turns(blocks))
+
+    def _block(
+        self, limits: Constraints, cell: PairCell, block: Block, seed: int
+    ) -> Iterator[tuple[int, int]]:
+        rng = cell_rng(seed, "random", [cell.label, cell.env_a, cell.env_b], *block.key)
+        a = rng.permutation(block.a)
+        b = rng.permutation(block.b)
+        used: set[int] = set()
+        fewest = len(a) if block.within else 2 * min(len(a), len(b))
+        for start in range(0, len(a) * len(b), WALK):
+            one, other = nth_pair(a, b, np.arange(start, min(start + WALK, len(a) * len(b))))
+            allowed = limits.allowed(one, other)
+            if block.within:
+                allowed &= one < other
+            for pair in zip(one[allowed].tolist(), other[allowed].tolist(), strict=True):
+                if self.options.reuse:
+                    yield pair
+                elif used.isdisjoint(pair):
+                    used.update(pair)
+                    yield pair
+            if not self.options.reuse and len(used) > fewest - 2:
+                return
 
 
-def nth_pair(a: NDArray[np.int64], b: NDArray[np.int64], n: int) -> tuple[int, int]:
-    """The n-th of all ``len(a) * len(b)`` pairs, in an order that uses every member before any again.
+def nth_pair(
+    a: NDArray[np.int64], b: NDArray[np.int64], n: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of all ``len(a) * len(b)`` pairs those numbered `n`; every member is used before any is used again.
 
     Examples
     --------
-    >>> [nth_pair(np.array([0, 1]), np.array([7, 8]), n) for n in range(4)]
-    [(0, 7), (1, 8), (0, 8), (1, 7)]
+    >>> one, other = nth_pair(np.array([0, 1]), np.array([7, 8]), np.arange(4))
+    >>> one.tolist(), other.tolist()
+    ([0, 1, 0, 1], [7, 8, 8, 7])
     """
     lap = n // lcm(len(a), len(b))
-    return int(a[n % len(a)]), int(b[(n + lap) % len(b)])
+    return a[n % len(a)], b[(n + lap) % len(b)]
+
+
+def take_turns(streams: Sequence[Iterator[tuple[int, int]]]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Pairs of all streams, always from the one that has given the fewest, each with its stream's number.
+
+    Examples
+    --------
+    >>> [turn for turn, _ in take_turns([iter([(0, 1)]), iter([(2, 3), (4, 5), (6, 7)])])]
+    [0, 1, 1, 1]
+    """
+    heap = [(0, number) for number in range(len(streams))]
+    while heap:
+        given, number = heapq.heappop(heap)
+        pair = next(streams[number], None)
+        if pair is not None:
+            heapq.heappush(heap, (given + 1, number))
+            yield number, pair

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from fakes import fake_embeddings, fake_manifest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
+from matching_runs import unit
 
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
-from cfpairs.pairs.nearest import SPARE, NearestBuilder, NearestOptions, nearest_neighbours
+from cfpairs.pairs.nearest import NearestBuilder, NearestOptions
 from cfpairs.pairs.random import RandomOptions
 from cfpairs.registry import resolve
 from cfpairs.tables import PAIRS, Embeddings
@@ -31,41 +30,6 @@ def inputs(tmp_path: Path) -> BuildInputs:
 
 def build(inputs: BuildInputs, options: NearestOptions | None = None, **changes: object) -> PairSet:
     return NearestBuilder(options or NearestOptions()).build(replace(inputs, **changes))
-
-
-def brute_force(queries: NDArray[np.float32], others: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    scores = np.round(queries.astype(np.float64) @ others.T.astype(np.float64), 6)
-    return np.stack([np.lexsort((np.arange(len(others)), -row))[:k] for row in scores])
-
-
-def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    n=st.integers(1, 40),
-    m=st.integers(1, 60),
-    k=st.integers(1, 5),
-    distinct=st.integers(1, 60),
-    seed=st.integers(0, 1000),
-)
-def test_neighbours_are_those_of_brute_force_also_when_tied(
-    n: int, m: int, k: int, distinct: int, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    # Few distinct rows make many exact ties.
-    others = unit(rng.normal(size=(distinct, 8)))[rng.integers(distinct, size=m)]
-    queries = unit(rng.normal(size=(n, 8)))
-    places, scores = nearest_neighbours(queries, others, k)
-    assert (places == brute_force(queries, others, min(k, m))).all()
-    assert (np.diff(scores, axis=1) <= 0).all()
-
-
-def test_many_ties_reach_beyond_the_first_search() -> None:
-    others = np.tile(unit(np.ones((1, 4))), (20 * SPARE, 1))
-    places, _ = nearest_neighbours(others[:3], others, 2)
-    assert (places == [[0, 1]] * 3).all()
 
 
 def test_pairs_are_the_best_proposals_of_brute_force(inputs: BuildInputs) -> None:
@@ -118,8 +82,11 @@ def test_more_neighbours_make_more_pairs_and_none_twice(inputs: BuildInputs) -> 
     assert len(set(all_of_them["pair_id"].to_pylist())) == 40
 
 
-def test_without_reuse_every_item_is_in_one_pair(inputs: BuildInputs) -> None:
-    pairs = build(inputs, NearestOptions(reuse=False, neighbours=50), n_pairs=1000).pairs
+@pytest.mark.parametrize("match", ["greedy", "optimal"])
+def test_without_reuse_every_item_is_in_one_pair(
+    inputs: BuildInputs, match: Literal["greedy", "optimal"]
+) -> None:
+    pairs = build(inputs, NearestOptions(match=match), n_pairs=1000).pairs
     used = Counter(pairs["a_id"].to_pylist() + pairs["b_id"].to_pylist())
     assert set(used.values()) == {1}
     assert pairs.num_rows == 4

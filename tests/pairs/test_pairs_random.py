@@ -80,7 +80,9 @@ def test_without_reuse_every_item_is_in_one_pair(inputs: BuildInputs) -> None:
 
 @given(a=st.integers(1, 9), b=st.integers(1, 9))
 def test_nth_pair_counts_every_pair_once_and_evenly(a: int, b: int) -> None:
-    pairs = [nth_pair(np.arange(a), np.arange(b), n) for n in range(a * b)]
+    pairs = list(
+        zip(*(x.tolist() for x in nth_pair(np.arange(a), np.arange(b), np.arange(a * b))), strict=True)
+    )
     assert len(set(pairs)) == a * b
     for stop in range(1, a * b + 1):
         used = Counter(second for _, second in pairs[:stop])
