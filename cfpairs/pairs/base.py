@@ -40,8 +40,16 @@ class Judge(Protocol):
         """Unit vectors of texts in the images' space, shape (m, d); None if the encoder has no text."""
         ...
 
-    def label_logits(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Logits (n, C) of a linear probe on the training items, a column a label in ascending order."""
+    def label_logits(self, vectors: NDArray[np.float32], sources: Sequence[str]) -> NDArray[np.float64]:
+        """Logits (n, C) of a linear probe on the training items, a column a label in ascending order.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, d)
+        sources : sequence of str, length n
+            The training item that each vector is, or was made from: its logits are those of a probe that
+            was fitted without that item's subject.
+        """
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cfpairs.config import PairConfig, parse_options
+from cfpairs.encoders.base import split_spec
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cells import cell_counts
@@ -28,6 +30,7 @@ from cfpairs.tables import (
 )
 from cfpairs.workflow.context import Context, StageResult, source_items
 from cfpairs.workflow.embeddings import embed_missing, encoder_id
+from cfpairs.workflow.judging import open_judge
 from cfpairs.workflow.manifest import make_manifest, open_dataset, source_digest
 
 __all__ = ["build_pairs", "needs_embeddings", "open_builder", "pairs_state"]
@@ -48,7 +51,12 @@ def _seed(context: Context, pair: PairConfig) -> int:
     return context.config.seed if pair.seed is None else pair.seed
 
 
+def _wants_judge(builder: Any) -> bool:
+    return bool(getattr(builder, "wants_judge", False))
+
+
 def _fingerprint(context: Context, pair: PairConfig, builder: Any) -> str:
+    judged = _wants_judge(builder)
     return fingerprint(
         "pairs",
         pair.method,
@@ -57,7 +65,9 @@ def _fingerprint(context: Context, pair: PairConfig, builder: Any) -> str:
         pair.pairs,
         _seed(context, pair),
         source_digest(context),
-        encoder_id(context) if builder.needs_embeddings else None,
+        encoder_id(context) if builder.needs_embeddings or judged else None,
+        context.config.preprocess.model_dump(mode="json") if judged else None,
+        getattr(builder, "made_with", None),
         None if pair.from_ is None else _file_hash(pair.from_),
     )
 
@@ -101,9 +111,12 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
     ------
     DataError
         If no pair could be made.
+    ConfigError
+        If the options are wrong, or images are to be edited and the data set brings embeddings alone.
     """
     workspace, name = context.workspace, pair.set_name
     builder = open_builder(pair)
+    _check_encoder(context, pair, builder)
     make_manifest(context)
     begun = time.perf_counter()
     wanted = _fingerprint(context, pair, builder)
@@ -115,20 +128,23 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
     manifest = load_manifest(workspace)
     sources = source_items(manifest)
     embeddings = _embeddings(context, sources, name) if builder.needs_embeddings else None
-    made: PairSet = builder.build(
-        BuildInputs(
-            workspace=workspace,
-            name=name,
-            manifest=sources,
-            n_pairs=pair.pairs,
-            seed=_seed(context, pair),
-            embeddings=embeddings,
-            source_file=pair.from_,
-            root=context.data_root,
-            licence=open_dataset(context).licence,
-            progress=context.progress,
+    judging = open_judge(context, sources, name) if _wants_judge(builder) else nullcontext()
+    with judging as judge:
+        made: PairSet = builder.build(
+            BuildInputs(
+                workspace=workspace,
+                name=name,
+                manifest=sources,
+                n_pairs=pair.pairs,
+                seed=_seed(context, pair),
+                embeddings=embeddings,
+                source_file=pair.from_,
+                root=context.data_root,
+                licence=open_dataset(context).licence,
+                judge=judge,
+                progress=context.progress,
+            )
         )
-    )
     table = PAIRS.validate(made.pairs)
     counts = dict(made.counts())
     if not counts.get("ok"):
@@ -151,8 +167,17 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
             "counts": counts,
             "seconds": seconds,
             "cells": cell_counts(table, sources),
+            "yield": {"tried": len(table), "kept": counts["ok"], "share": counts["ok"] / len(table)},
         },
     )
+
+
+def _check_encoder(context: Context, pair: PairConfig, builder: Any) -> None:
+    if getattr(builder, "makes_images", False) and split_spec(context.config.encoder.spec)[0] == "given":
+        raise ConfigError(
+            f"method {pair.method!r} makes images, which need an encoder, but the data set brings embeddings",
+            remedy="use method nearest, random or import, or name the encoder that made the embeddings",
+        )
 
 
 def _embeddings(context: Context, sources: pa.Table, name: str) -> Embeddings:
@@ -184,7 +209,7 @@ def _write(
             "made_items": str(0 if made.items is None else len(made.items)),
         },
     )
-    _prune_images(context, name, rows)
+    _prune_images(context, name, rows, table)
 
 
 def _without_pair_set(manifest: pa.Table, name: str) -> pa.Table:
@@ -194,13 +219,15 @@ def _without_pair_set(manifest: pa.Table, name: str) -> pa.Table:
     return manifest.filter(pc.invert(same)) if pc.any(same).as_py() else manifest
 
 
-def _prune_images(context: Context, name: str, manifest: pa.Table) -> None:
-    """Remove images that an earlier build of the same name left and no item refers to."""
+def _prune_images(context: Context, name: str, manifest: pa.Table, pairs: pa.Table) -> None:
+    """Remove images that no item and no rejected pair refers to, such as those of an earlier build."""
     folder = context.workspace.pair_images(name)
     if not folder.is_dir():
         return
     known = {context.workspace.file(p) for p in manifest["path"].to_pylist()}
     known |= {context.workspace.file(p) for p in manifest["mask_path"].to_pylist() if p}
+    if "rejected_path" in pairs.column_names:
+        known |= {context.workspace.file(p) for p in pairs["rejected_path"].to_pylist() if p}
     for file in folder.rglob("*"):
         if file.is_file() and file not in known:
             file.unlink(missing_ok=True)

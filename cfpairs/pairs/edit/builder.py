@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from cfpairs.config import Strict, parse_options
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cards import pair_card
 from cfpairs.pairs.cells import TrainItems, missing_notes, pair_id, shortfall_note
-from cfpairs.pairs.edit.base import Editor, EditPlan, EditRejectedError, EditTask
+from cfpairs.pairs.edit.base import Editor, EditPlan, EditRejectedError, EditScene, EditTask
+from cfpairs.pairs.edit.checks import Checked, CheckOptions, Checks, check_section
+from cfpairs.pairs.edit.making import Made, Maker, mask_file
+from cfpairs.pairs.edit.masks import DEFAULT_MASKERS, open_masks
 from cfpairs.pairs.edit.streams import Choose, Outcome, Stream, in_order, make_streams, next_wave
-from cfpairs.registry import resolve
-from cfpairs.tables import MANIFEST, PAIRS, fingerprint, make_table, write_bytes
+from cfpairs.progress import Advance
+from cfpairs.registry import resolve, suggest
+from cfpairs.tables import MANIFEST, PAIRS, fingerprint, make_table
 
 __all__ = ["EditBuilder", "EditOptions"]
 
-CHANGED = 8
-"""A pixel counts as changed if a channel moves by more than this many of 255 levels."""
+CHUNK = 32
+"""Edits that are checked at once."""
 
 
 class EditOptions(Strict):
@@ -34,17 +37,49 @@ class EditOptions(Strict):
 
     editor: str = Field(default="composite", description="name of the editor")
     editor_options: dict[str, Any] = Field(default_factory=dict, description="the editor's own settings")
+    masks: tuple[str, ...] = Field(
+        default=DEFAULT_MASKERS, description="names of maskers, tried in this order until one finds a mask"
+    )
+    mask_options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="each masker's own settings, by its name"
+    )
     choose: Choose = Field(
         default="balanced",
         description="which items are edited: as many of every group; those whose edits fill the smallest "
         "groups; or any training item",
     )
+    shares: dict[str, Annotated[int, Field(ge=0)]] | None = Field(
+        default=None,
+        description="pairs of each label by its name, in this proportion; a label left out gets none; "
+        "default: as 'choose' says",
+    )
     per_item: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="most edits of one item to one environment, each on another background"
+    )
+    attempts: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=3,
+        description="how often an edit that fails a check is made, each with another seed or background",
     )
     workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
         default=None, description="threads; default: one a core, at most 8"
     )
+    checks: CheckOptions = CheckOptions()
+
+    @field_validator("shares")
+    @classmethod
+    def _some_share(cls, value: dict[str, int] | None) -> dict[str, int] | None:
+        if value is not None and not any(value.values()):
+            raise ValueError("at least one label needs a share above 0")
+        return value
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An item on its way: where it stands in its stream, and its rows of both tables without their ids."""
+
+    stream: Stream
+    task: EditTask
+    pair: dict[str, Any]
 
 
 class EditBuilder:
@@ -56,13 +91,22 @@ class EditBuilder:
 
     Notes
     -----
-    An item that cannot be edited stays in the table as ``rejected`` with its reason, and the next candidate
-    of its kind takes its place. An image that is there already for the same inputs is kept.
+    An edit that fails a check is made again with another seed or background. An item of which nothing comes
+    stays in the table as ``rejected`` with its reason, and the next candidate of its kind takes its place. An
+    image that is there already for the same inputs is kept.
+
+    Attributes
+    ----------
+    wants_judge : bool
+        Whether `build` makes use of ``inputs.judge``.
+    made_with : str
+        Changes when the same plan may give another image.
     """
 
     Options: ClassVar[type[BaseModel]] = EditOptions
     needs_embeddings: ClassVar[bool] = False
-    version: ClassVar[int] = 1
+    makes_images: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     def __init__(self, options: BaseModel) -> None:
         if not isinstance(options, EditOptions):
@@ -71,8 +115,9 @@ class EditBuilder:
         maker = resolve("editors", options.editor)
         chosen = parse_options(maker.Options, options.editor_options, f"editor {options.editor!r}")
         self.editor: Editor = maker(chosen)
+        self.wants_judge = options.checks.embedding
         self._editor_settings: dict[str, Any] = chosen.model_dump(mode="json")
-        self._made_with = fingerprint(
+        self.made_with = fingerprint(
             options.editor, self.editor.version, self._editor_settings, EditBuilder.version
         )
 
@@ -83,72 +128,58 @@ class EditBuilder:
         ------
         DataError
             If there is one environment only, no mask, or not a single pair could be made.
+        ConfigError
+            If an option names a label or a masker that is not there.
         WorkspaceError
             If an image cannot be written.
         """
         items = TrainItems.of(inputs.manifest)
-        targets = self.editor.open(inputs.workspace, items.table, inputs.seed)
-        streams = make_streams(items, targets, self.options.choose, self.options.per_item, inputs.seed)
-        self._work(items, streams, inputs)
-        done = list(in_order(streams))
-        pairs = [outcome.pair for outcome in done]
-        made = [outcome.item for outcome in done if outcome.item is not None]
-        if not made:
-            raise DataError("no pair could be made", got=_why_none(pairs), remedy="check images and masks")
-        out_of_reach = sorted(set(items.env_names) - targets)
-        notes = [
-            *missing_notes(items),
-            *(f"no background to use in environment {items.env_names[env]!r}" for env in out_of_reach),
-            *shortfall_note(
-                inputs.n_pairs, len(made), "no more candidates; option 'per_item' allows more of each"
-            ),
-        ]
-        rejected = len(pairs) - len(made)
-        if rejected:
-            notes.append(f"{rejected} items could not be edited and were replaced where others were left")
-        card = pair_card(
-            inputs,
-            items,
-            pairs,
-            method=f"A training item and its edit. {self.editor.summary}",
-            settings={
-                "editor": self.options.editor,
-                "choose": self.options.choose,
-                "per_item": self.options.per_item,
-                **self._editor_settings,
-            },
-            limits=self.editor.limits,
-            notes=notes,
+        shares = self._shares(items)
+        masks = open_masks(
+            self.options.masks, self.options.mask_options, workspace=inputs.workspace, root=inputs.root
         )
-        return PairSet(make_table(pairs, PAIRS), make_table(made, MANIFEST), card, tuple(notes))
+        scene = EditScene(
+            inputs.workspace, items.table, items.env_names, items.label_names, masks, inputs.seed, inputs.root
+        )
+        checks = Checks(self.options.checks, items, inputs.judge if self.wants_judge else None)
+        try:
+            targets = self.editor.open(scene)
+            streams = make_streams(
+                items, targets, self.options.choose, self.options.per_item, inputs.seed, shares
+            )
+            self._work(items, streams, inputs, checks)
+        finally:
+            self.editor.close()
+        return self._pair_set(items, targets, list(in_order(streams)), inputs)
 
-    def _work(self, items: TrainItems, streams: list[Stream], inputs: BuildInputs) -> None:
+    def _shares(self, items: TrainItems) -> dict[int, int] | None:
+        if self.options.shares is None:
+            return None
+        labels = {name: label for label, name in items.label_names.items()}
+        for name in self.options.shares:
+            if name not in labels:
+                raise ConfigError(
+                    "shares name a label that no training item has",
+                    got=repr(name),
+                    expected=suggest(name, tuple(labels)),
+                )
+        return {labels[name]: share for name, share in self.options.shares.items()}
+
+    def _work(self, items: TrainItems, streams: list[Stream], inputs: BuildInputs, checks: Checks) -> None:
         workers = self.options.workers or min(8, os.cpu_count() or 1)
-        with (
-            inputs.progress.task(f"editing ({self.options.editor})", inputs.n_pairs) as advance,
-            ThreadPoolExecutor(workers) as pool,
-        ):
+        maker = Maker(self.editor, workers, lambda task, plan: self._path(inputs, task, plan))
+        with inputs.progress.task(f"editing ({self.options.editor})", inputs.n_pairs) as advance:
             while wave := next_wave(streams, inputs.n_pairs):
-                attempts = pool.map(lambda task: self._attempt(items, task[0], task[1], inputs), wave)
-                for (stream, place), (outcome, content) in zip(wave, attempts, strict=True):
-                    if outcome.item is None:
-                        stream.add(outcome)
-                    elif outcome.item["item_id"] in stream.made_ids:
-                        fault = "the same edit is there already"
-                        stream.add(self._rejected(outcome.pair, fault, int(stream.turns[place]), inputs.name))
-                    else:
-                        if content is not None:
-                            write_bytes(inputs.workspace.file(outcome.item["path"]), content)
-                        stream.add(outcome)
-                        advance(1)
+                candidates = [self._candidate(items, stream, place, inputs) for stream, place in wave]
+                outcomes = self._outcomes(items, candidates, maker, checks, inputs, advance)
+                for candidate, outcome in zip(candidates, outcomes, strict=True):
+                    if outcome.item is not None and outcome.item["item_id"] in candidate.stream.made_ids:
+                        outcome = self._rejected(candidate, "the same edit is there already", inputs)
+                    candidate.stream.add(outcome)
 
-    def _attempt(
-        self, items: TrainItems, stream: Stream, place: int, inputs: BuildInputs
-    ) -> tuple[Outcome, bytes | None]:
-        """Edit one candidate; called from several threads. Also the file to be written, None if it stays."""
+    def _candidate(self, items: TrainItems, stream: Stream, place: int, inputs: BuildInputs) -> _Candidate:
         row, env = (int(value) for value in stream.candidates[place])
         source = items.table.slice(row, 1).to_pylist()[0]
-        turn = int(stream.turns[place])
         pair = {
             "a_id": source["item_id"],
             "method": "edit",
@@ -161,51 +192,154 @@ class EditBuilder:
             "reason": None,
             "editor": self.options.editor,
         }
-        try:
-            plan = self.editor.plan(EditTask(source, env, turn))
-            item_id = f"edit-{fingerprint(inputs.name, self._made_with, source['item_id'], env, plan.key)}"
-            path = inputs.workspace.pair_images(inputs.name) / f"{item_id}.png"
-            edited, content = self._kept_or_made(path, plan)
-        except EditRejectedError as error:
-            return self._rejected(pair, str(error), turn, inputs.name), None
-        pair |= {**plan.columns, "score": changed_share(plan.source, edited)}
+        return _Candidate(stream, EditTask(source, env, int(stream.turns[place])), pair)
+
+    def _path(self, inputs: BuildInputs, task: EditTask, plan: EditPlan) -> Path:
+        mask = None if plan.mask is None else plan.mask.key
+        made_of = (inputs.name, self.made_with, task.item["item_id"], task.env, plan.key, mask)
+        return inputs.workspace.pair_images(inputs.name) / f"edit-{fingerprint(*made_of)}.png"
+
+    def _outcomes(
+        self,
+        items: TrainItems,
+        candidates: Sequence[_Candidate],
+        maker: Maker,
+        checks: Checks,
+        inputs: BuildInputs,
+        advance: Advance,
+    ) -> list[Outcome]:
+        """What comes of each candidate, those that fail a check tried again together."""
+        outcomes: dict[int, Outcome] = {}
+        tried: dict[int, set[Path]] = {number: set() for number in range(len(candidates))}
+        open_ones = list(tried)
+        for attempt in range(self.options.attempts):
+            again = []
+            tasks = [replace(candidates[n].task, attempt=attempt) for n in open_ones]
+            results = self._judged(tasks, maker, checks)
+            for number, (made, checked) in zip(open_ones, results, strict=True):
+                candidate = candidates[number]
+                if isinstance(made, EditRejectedError):
+                    # What cannot be made at all would fail in the same way again.
+                    outcomes.setdefault(number, self._rejected(candidate, str(made), inputs))
+                    continue
+                if made.path in tried[number]:
+                    continue
+                tried[number].add(made.path)
+                outcomes[number] = self._outcome(items, candidate, made, checked, attempt + 1, inputs)
+                if checked.fault is None:
+                    advance(1)
+                else:
+                    again.append(number)
+            open_ones = again
+            if not open_ones:
+                break
+        return [outcomes[number] for number in range(len(candidates))]
+
+    def _judged(
+        self, tasks: Sequence[EditTask], maker: Maker, checks: Checks
+    ) -> Iterator[tuple[Made | EditRejectedError, Checked]]:
+        """Make and check edits; a chunk of them is held in memory at a time."""
+        stream = zip(tasks, maker.make(tasks), strict=True)
+        while chunk := list(islice(stream, CHUNK)):
+            good = [(task, made) for task, made in chunk if isinstance(made, Made)]
+            found = iter(
+                checks.check(
+                    [task.item for task, _ in good],
+                    [task.env for task, _ in good],
+                    [made.plan for _, made in good],
+                    [made.edited for _, made in good],
+                )
+            )
+            for _, made in chunk:
+                yield made, next(found) if isinstance(made, Made) else Checked()
+
+    def _outcome(
+        self,
+        items: TrainItems,
+        candidate: _Candidate,
+        made: Made,
+        checked: Checked,
+        attempts: int,
+        inputs: BuildInputs,
+    ) -> Outcome:
+        """The rows of an edit that was made; of the pair alone if it failed a check."""
+        mask, source = made.plan.mask, candidate.task.item
+        pair = candidate.pair | dict(made.plan.columns) | checked.columns
+        pair |= {"attempts": attempts, "mask_source": None if mask is None else mask.source}
+        path = inputs.workspace.relative(made.path)
+        item_id = made.path.stem
+        if checked.fault is not None:
+            failed = {"status": "rejected", "reason": checked.fault, "rejected_path": path}
+            return Outcome(_with_ids(pair | failed, item_id), None)
+        env = candidate.task.env
+        computed = inputs.workspace.relative(mask_file(made.path))
         item = {
-            **{key: source[key] for key in ("split", "label", "label_name", "mask_path", "subject")},
+            **{key: source[key] for key in ("split", "label", "label_name", "subject")},
             "item_id": item_id,
-            "path": inputs.workspace.relative(path),
+            "path": path,
+            "mask_path": None if mask is None else mask.path or computed,
             "env": env,
             "env_name": items.env_names[env],
-            "width": edited.shape[1],
-            "height": edited.shape[0],
+            "width": made.edited.shape[1],
+            "height": made.edited.shape[0],
             "origin": "edit",
             "parent_id": source["item_id"],
             "pair_set": inputs.name,
         }
-        return Outcome(_with_ids(pair, item_id), item), content
+        return Outcome(_with_ids(pair, item_id), item)
 
-    def _rejected(self, pair: dict[str, Any], reason: str, turn: int, name: str) -> Outcome:
+    def _rejected(self, candidate: _Candidate, reason: str, inputs: BuildInputs) -> Outcome:
         """The outcome of a candidate of which nothing came; no item has its ``b_id``."""
-        b_id = f"edit-{fingerprint(name, self._made_with, pair['a_id'], pair['env_b'], 'rejected', turn)}"
-        return Outcome(_with_ids(pair | {"status": "rejected", "reason": reason, "score": None}, b_id), None)
+        task = candidate.task
+        made_of = (inputs.name, self.made_with, task.item["item_id"], task.env, "rejected", task.turn)
+        pair = candidate.pair | {"status": "rejected", "reason": reason}
+        return Outcome(_with_ids(pair, f"edit-{fingerprint(*made_of)}"), None)
 
-    def _kept_or_made(self, path: Path, plan: EditPlan) -> tuple[NDArray[np.uint8], bytes | None]:
-        from cfpairs.pairs.edit.masks import decode_image, encode_png, read_file
+    def _pair_set(
+        self, items: TrainItems, targets: frozenset[int], done: list[Outcome], inputs: BuildInputs
+    ) -> PairSet:
+        pairs = [outcome.pair for outcome in done]
+        made = [outcome.item for outcome in done if outcome.item is not None]
+        if not made:
+            raise DataError("no pair could be made", got=_why_none(pairs), remedy="check images and masks")
+        notes = self._notes(items, targets, pairs, len(made), inputs)
+        card = pair_card(
+            inputs,
+            items,
+            pairs,
+            method=f"A training item and its edit. {self.editor.summary}",
+            settings={
+                **self.options.model_dump(mode="json", exclude={"editor_options", "checks", "workers"}),
+                **self._editor_settings,
+            },
+            limits=self.editor.limits,
+            notes=notes,
+        )
+        card += "\n" + check_section(self.options.checks, pairs)
+        return PairSet(make_table(pairs, PAIRS), make_table(made, MANIFEST), card, tuple(notes))
 
-        if path.is_file():
-            try:
-                kept = decode_image(read_file(path, "edited image"), "edited image")
-            except EditRejectedError:
-                kept = None
-            if kept is not None and kept.shape == plan.source.shape:
-                return kept, None
-        edited = self.editor.edit(plan)
-        return edited, encode_png(edited)
-
-
-def changed_share(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-    """Share of pixels that an edit has visibly changed, in 0..1; both of shape (height, width, 3)."""
-    moved = np.abs(before.astype(np.int16) - after).max(axis=2) > CHANGED
-    return round(float(moved.mean()), 6)
+    def _notes(
+        self,
+        items: TrainItems,
+        targets: frozenset[int],
+        pairs: Sequence[Mapping[str, Any]],
+        made: int,
+        inputs: BuildInputs,
+    ) -> list[str]:
+        out_of_reach = sorted(set(items.env_names) - targets)
+        guessed = sum(p.get("mask_source") == "grabcut" for p in pairs if p["status"] == "ok")
+        share = f"{100 * made / len(pairs):.0f} %"
+        notes = [
+            *missing_notes(items),
+            *(f"no background to use in environment {items.env_names[env]!r}" for env in out_of_reach),
+            *shortfall_note(
+                inputs.n_pairs, made, "no more candidates; option 'per_item' allows more of each"
+            ),
+            f"{inputs.name}: {made} kept of {len(pairs)} tried ({share})",
+        ]
+        if guessed > made / 2:
+            notes.append(f"{guessed} of {made} masks were guessed by GrabCut: look at some of the edits")
+        return notes
 
 
 def _with_ids(pair: dict[str, Any], b_id: str) -> dict[str, Any]:
