@@ -117,7 +117,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Item:
-    """One side of a pair; ``path`` is None where no file is known."""
+    """One side of a pair; ``path`` is None where the item has no image."""
 
     item_id: str
     path: Path | None

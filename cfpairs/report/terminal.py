@@ -75,6 +75,6 @@ def _legend(view: RuleView) -> Text:
     marked = ", with test labels: a ceiling" if words.test_labels else ""
     return Text(
         f"Test accuracy with 95 % intervals; r directions removed, chosen by {words.title}{marked}. "
-        "Flips: pairs whose two images are classified differently.",
+        "Flips: pairs whose two sides are classified differently.",
         style="dim",
     )

@@ -20,7 +20,7 @@ DEFAULT_STEPS = {
     "usable": "use the result, and look at the flagged pairs below before you rely on it",
     "needs_pairs": "make more pairs of the same kind, first for groups that have few, and run it again",
     "fix_pairs": "look at the pairs set apart below, mend or drop them, and run the report again",
-    "changes_label": "make pairs whose two images differ in the environment only, and run the report again",
+    "changes_label": "make pairs whose two sides differ in the environment only, and run the report again",
 }
 
 
@@ -245,7 +245,7 @@ def _numbers(
             f"r = {best.r}",
             "directions removed",
             (f"Of {count(dim)} in the embedding: " if dim else "")
-            + f"the ways in which the two images of a pair differ most, {learned}.",
+            + f"the ways in which the two sides of a pair differ most, {learned}.",
         ),
     )
 

@@ -37,7 +37,7 @@ class Rule(NamedTuple):
 _RULES = {
     "pairs": Rule(
         "held-out pairs",
-        "every setting is judged on pairs kept out of the fit, both images of a pair counting as items, by "
+        "every setting is judged on pairs kept out of the fit, both sides of a pair counting as items, by "
         "its worst group; it needs no test label and no validation set with known environments",
     ),
     "in-domain": Rule(

@@ -166,7 +166,7 @@ def _image_finder(context: Context, manifest: Any) -> Callable[[str], Path | Non
 
     def image_of(item_id: str) -> Path | None:
         path = paths.get(item_id)
-        return None if path is None else workspace.file(path)
+        return workspace.file(path) if path else None
 
     return image_of
 

@@ -261,12 +261,29 @@ def test_long_names_stay_inside_the_drawing(given: dict[str, Any]) -> None:
 def test_missing_and_broken_images_show_a_placeholder(given: dict[str, Any], tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nnothing else")
-    for path in (None, tmp_path / "none.png", tmp_path, broken):
+    for path in (tmp_path / "none.png", tmp_path, broken):
         data = assess(**(given | {"image_of": lambda _item, path=path: path, "gallery": 2}))
         pictured = replace(without_figures(data), pair_sets=(replace(data.pair_sets[0], quality={}),))
         page = Page(render_html(pictured))
         assert page.all("img") == []
         assert page.words.count("no image") == 2 * (2 + 2)
+
+
+def test_items_without_an_image_are_named(given: dict[str, Any]) -> None:
+    """No frame where there is nothing to show; an image of one side only stands beside the other's name."""
+
+    def first_set(image_of: Any) -> tuple[Any, Page]:
+        data = assess(**(given | {"image_of": image_of, "gallery": 2}))
+        shown = replace(data.pair_sets[0], quality={})
+        return shown.gallery[0], Page(render_html(replace(without_figures(data), pair_sets=(shown,))))
+
+    pair, page = first_set(lambda _item: None)
+    assert page.all("img") == []
+    assert "no image" not in page.words
+    assert pair.a.item_id in page.words and pair.b.item_id in page.words
+    _, half = first_set({pair.a.item_id: given["image_of"](pair.a.item_id)}.get)
+    assert len(half.all("img")) >= 1
+    assert "no image" not in half.words and pair.b.item_id in half.words
 
 
 def test_the_gallery_shows_small_pictures_with_text(page: Page) -> None:
