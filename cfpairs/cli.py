@@ -130,7 +130,11 @@ class _Output:
         if not self.quiet and not self.as_json:
             if result.view is not None:
                 self.show(lambda: result.view)
+            if result.data.get("cells"):
+                self.show(lambda: _cells_view(result))
             typer.echo(result.summary)
+            if "counts" in result.data:
+                typer.echo(f"  {_yield(result.data['counts'])}")
             for note in result.notes:
                 typer.echo(f"  note: {note}")
 
@@ -146,6 +150,19 @@ class _Output:
             typer.echo(json.dumps({"stages": self.stages, **more}, indent=1))
 
 
+def _cells_view(result: StageResult) -> Any:
+    from cfpairs.terminal import cells_view
+
+    return cells_view(result.data["cells"])
+
+
+def _yield(counts: dict[str, int]) -> str:
+    """How many of the pairs that were tried are kept."""
+    kept = counts.get("ok", 0)
+    tried = kept + counts.get("rejected", 0)
+    return f"yield: {kept:,} of {tried:,} tried ({100 * kept / max(tried, 1):.1f} %)"
+
+
 @app.command()
 def init(
     preset: Annotated[str, typer.Argument(help="Kind of data set: see 'cfpairs list'.")],
@@ -153,29 +170,38 @@ def init(
     out: Annotated[Path, typer.Option("--out", help="Configuration file to write.")] = Path("cfpairs.yaml"),
     workspace: WorkspaceOption = None,
     seed: SeedOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the data set (KEY) or of another section (probe.r); may be repeated.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing configuration.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a configuration and show the groups of the data."""
+    """Write a configuration that suits the data, and show their groups."""
     from cfpairs.terminal import RichProgress, group_view
     from cfpairs.workflow import Context
     from cfpairs.workflow.start import scan_data, starting_config
 
     if out.exists() and not force:
         raise ConfigError(f"{out} exists already", remedy="choose another --out, or --force to replace it")
-    config, text = starting_config(preset, root, out, workspace, seed)
-    groups, warnings = scan_data(Context(config, RichProgress(quiet=quiet)))
+    config, text = starting_config(preset, root, out, workspace, seed, settings or ())
+    scan = scan_data(Context(config, RichProgress(quiet=quiet)))
     from cfpairs.tables import write_bytes
 
     write_bytes(out, text.encode())
     output = _Output(quiet=quiet, as_json=as_json)
-    output.show(lambda: group_view(groups))
+    output.show(lambda: group_view(scan.groups))
     if not quiet and not as_json:
-        for line in warnings:
+        typer.echo(scan.line)
+        for line in scan.warnings:
             typer.echo(f"  note: {line}")
         typer.echo(f"wrote {out}; next: cfpairs run -c {out}")
-    output.end(config=str(out), groups=groups, warnings=warnings)
+    output.end(config=str(out), **scan.to_dict())
 
 
 @app.command()
@@ -183,11 +209,20 @@ def build(
     method: Annotated[
         str | None, typer.Option("--method", help="How pairs are made: see 'cfpairs list'.")
     ] = None,
-    pairs: Annotated[int | None, typer.Option("--pairs", min=1, help="How many pairs to make.")] = None,
+    pairs: Annotated[
+        int | None,
+        typer.Option("--pairs", min=1, help="How many pairs to make; an import takes all if not given."),
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the pair set; default the method.")
     ] = None,
-    from_: Annotated[Path | None, typer.Option("--from", help="File of pairs, for method import.")] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="File of pairs (CSV, TSV, Parquet), for method import.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the builder; may be repeated."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build again even if nothing changed.")] = False,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
@@ -202,11 +237,13 @@ def build(
     output = _Output(quiet=quiet, as_json=as_json)
     with _working(config, workspace, seed, quiet) as context:
         if method is None and name is None:
-            if pairs is not None or from_ is not None:
-                raise ConfigError("--pairs and --from need to know which pair set", remedy="add --method")
+            if pairs is not None or from_ is not None or settings:
+                raise ConfigError(
+                    "--pairs, --from and --set need to know which pair set", remedy="add --method"
+                )
             wanted = list(context.config.pairs)
         else:
-            wanted = [pair_config(context.config, method, name, pairs, from_)]
+            wanted = [pair_config(context.config, method, name, pairs, from_, settings or ())]
         for pair in wanted:
             output.stage(build_pairs(context, pair, force=force))
     output.end()

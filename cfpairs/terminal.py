@@ -21,9 +21,12 @@ from rich.text import Text
 
 from cfpairs.progress import Advance
 
-__all__ = ["RichProgress", "group_view", "make_console", "results_view", "state_view"]
+__all__ = ["RichProgress", "cells_view", "group_view", "make_console", "results_view", "state_view"]
 
 STATE_STYLE = {"done": "green", "stale": "yellow", "missing": "red", "unknown": "red"}
+
+FOLD = 20
+"""Rows of a table of groups or cells before the others are folded into one."""
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -76,20 +79,82 @@ class RichProgress:
             self.console.print(Text(line), soft_wrap=True)
 
 
-def group_view(rows: Sequence[dict[str, Any]]) -> Table:
-    """Table of group sizes: a row a label and environment, a column a split."""
+def group_view(rows: Sequence[dict[str, Any]], most: int = FOLD) -> Table:
+    """Table of group sizes: a row a label and environment, a column a split.
+
+    Of more than `most` groups the smallest are shown, those of the first split leading, and the others in a
+    line of their own.
+    """
     splits = list(dict.fromkeys(row["split"] for row in rows))
-    table = Table("label", "environment", *splits, title="items in every group", title_justify="left")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    groups = dict.fromkeys((row["label_name"], row["env_name"]) for row in rows)
-    for label, env in groups:
-        sizes = [
-            next((r["n"] for r in rows if (r["split"], r["label_name"], r["env_name"]) == (s, label, env)), 0)
-            for s in splits
-        ]
-        cells = [Text(str(n), style="bold red" if n == 0 else "") for n in sizes]
-        table.add_row(Text(label), Text(env), *cells)
+    table = _table("items in every group", ("label", "environment"), splits)
+    sizes: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        group = sizes.setdefault((row["label_name"], row["env_name"]), [0] * len(splits))
+        group[splits.index(row["split"])] = row["n"]
+    shown = set(sorted(sizes, key=lambda group: sizes[group])[:most])
+    for label, env in sizes:
+        if (label, env) in shown:
+            counts = (Text(f"{n:,}", style="bold red" if n == 0 else "") for n in sizes[label, env])
+            table.add_row(Text(label), Text(env), *counts)
+    left = [size for group, size in sizes.items() if group not in shown]
+    if left:
+        table.add_section()
+        table.add_row(
+            f"{len(left)} larger groups", "", *(_span(column) for column in zip(*left, strict=True))
+        )
+    return table
+
+
+def cells_view(rows: Sequence[dict[str, Any]], most: int = FOLD) -> Table:
+    """Table of the pairs of every cell: a row a label and two environments, a column a status.
+
+    Of more than `most` cells those are shown that have no usable pair, then those with the most rejected
+    and the fewest usable ones; the sums of the others stand in a line of their own.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        ``label_name, env_a_name, env_b_name, ok, rejected, dropped``.
+    """
+    statuses = ["ok", "rejected", *(["dropped"] if any(row["dropped"] for row in rows) else [])]
+    table = _table("pairs of every cell", ("label", "from", "to"), statuses)
+    ranked = sorted(range(len(rows)), key=lambda i: _notable(rows[i]))
+    shown = set(ranked[:most])
+    for i, row in enumerate(rows):
+        if i in shown:
+            names = (
+                "not known" if row[n] is None else row[n] for n in ("label_name", "env_a_name", "env_b_name")
+            )
+            style = {
+                "ok": "bold red" if row["ok"] == 0 else "",
+                "rejected": "yellow" if row["rejected"] else "",
+            }
+            counts = (Text(f"{row[s]:,}", style=style.get(s, "")) for s in statuses)
+            table.add_row(*map(Text, names), *counts)
+    left = [row for i, row in enumerate(rows) if i not in shown]
+    if left:
+        table.add_section()
+        sums = (f"{sum(row[s] for row in left):,}" for s in statuses)
+        table.add_row(f"{len(left)} more cells", "", "", *sums)
+    return table
+
+
+def _notable(cell: dict[str, Any]) -> tuple[bool, int, int]:
+    return cell["ok"] > 0, -cell["rejected"], cell["ok"]
+
+
+def _span(sizes: Sequence[int]) -> str:
+    low, high = min(sizes), max(sizes)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table whose names give way to its numbers where the terminal is narrow."""
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 

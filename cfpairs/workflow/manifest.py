@@ -27,6 +27,9 @@ __all__ = ["group_table", "keep_config", "make_manifest", "manifest_state", "ope
 
 TINY_GROUP = 10
 
+NAMED = 5
+"""So many groups are named in one warning."""
+
 
 def open_dataset(context: Context) -> Any:
     """The data set of the configuration, its options checked."""
@@ -154,12 +157,33 @@ def group_table(manifest: pa.Table) -> list[dict[str, Any]]:
 
 
 def group_warnings(manifest: pa.Table) -> list[str]:
-    """Lines about groups that are empty or tiny."""
-    lines = []
-    for row in group_table(manifest):
-        name = f"{row['split']}: label {row['label_name']} in {row['env_name']}"
-        if row["n"] == 0:
-            lines.append(f"{name} has no item")
-        elif row["n"] < TINY_GROUP:
-            lines.append(f"{name} has only {row['n']} items")
+    """Lines about groups that are empty or tiny.
+
+    An environment or a label that a split lacks altogether is one line, not one a group, and of many groups
+    only the first are named.
+    """
+    rows = group_table(manifest)
+    lines: list[str] = []
+    for split in dict.fromkeys(row["split"] for row in rows):
+        here = [row for row in rows if row["split"] == split]
+        lacking: set[tuple[str, Any]] = set()
+        for key, words in (("env", "in"), ("label", "of label")):
+            names = {row[key]: row[f"{key}_name"] for row in here}
+            gone = [k for k in names if not any(row["n"] for row in here if row[key] == k)]
+            lacking.update((key, k) for k in gone)
+            if gone:
+                lines.append(f"{split}: no item {words} {_some([str(names[k]) for k in gone])}")
+        left = [row for row in here if not {("env", row["env"]), ("label", row["label"])} & lacking]
+        named = [(row["n"], f"{row['label_name']} in {row['env_name']}") for row in left]
+        empty = [name for n, name in named if n == 0]
+        tiny = [f"{name} ({n})" for n, name in named if 0 < n < TINY_GROUP]
+        if empty:
+            lines.append(f"{split}: no item of {_some(empty)}")
+        if tiny:
+            lines.append(f"{split}: fewer than {TINY_GROUP} items of {_some(tiny)}")
     return lines
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:NAMED])} and {more} more"
