@@ -16,8 +16,9 @@ from cfpairs.config import Strict
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.edit.backgrounds import BackgroundBank, FolderBank, ItemBank
 from cfpairs.pairs.edit.base import EditPlan, EditRejectedError, EditScene, EditTask
+from cfpairs.pairs.edit.edges import compose, measured_edge, soft_edge
 from cfpairs.pairs.edit.fill import fill_hole
-from cfpairs.pairs.edit.masks import check_share, extend_colour, foreground_core, soft_edge
+from cfpairs.pairs.edit.masks import check_share
 from cfpairs.pairs.edit.pixels import decode_image, read_file
 
 __all__ = ["CompositeEditor", "CompositeOptions", "clear_background", "compose", "cover"]
@@ -37,9 +38,12 @@ class CompositeOptions(Strict):
         default=None,
         description="folder of backgrounds below the data root: ENVIRONMENT_NAME/any/image; used as they are",
     )
-    feather: Annotated[float, Field(ge=0.0, le=20.0)] = Field(
-        default=1.0, description="softness in pixels of the edge of a mask that has none of its own"
+    feather: Annotated[float, Field(ge=0.0, le=20.0)] | None = Field(
+        default=None,
+        description="softness in pixels of the edge of a mask that has none of its own; "
+        "default: where and as soft as the edge in the image is",
     )
+    defringe: bool = Field(default=True, description="take the old background's colour out of the edge")
     smallest: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         default=0.002, description="smallest share of the image that the foreground may take"
     )
@@ -69,8 +73,9 @@ class CompositeEditor:
     Notes
     -----
     The foreground of a training image that serves as background is covered with texture from elsewhere in it.
-    Where the mask is soft the pasted colour is the foreground's own, so that no ring of the old background
-    stays; where the mask is full the pixels are those of the source, bit for bit.
+    A mask without a soft edge gets that of the image; where the edge is soft the old background is taken out
+    of the pasted colour, so that no ring of it stays. Where the edge is full foreground the pixels are those
+    of the source, bit for bit.
     """
 
     Options: ClassVar[type[BaseModel]] = CompositeOptions
@@ -78,7 +83,7 @@ class CompositeEditor:
     threaded: ClassVar[bool] = True
     summary: ClassVar[str] = (
         "The item's foreground, cut out by its mask, on a background of another environment: a training "
-        "image whose own foreground is covered with its texture first, or an image of a folder of backgrounds."
+        "image whose own foreground is covered with its texture first, or an image of a folder."
     )
     limits: ClassVar[tuple[str, ...]] = (
         "light and shadow of the foreground stay those of its old background",
@@ -138,42 +143,22 @@ class CompositeEditor:
         if plan.mask is None:
             raise DataError("a plan without a mask", remedy="give edit() what plan() made")
         behind = plan.data["background"]
-        alpha = soft_edge(plan.mask.alpha, self.options.feather)
+        if self.options.feather is None:
+            alpha = measured_edge(plan.source, plan.mask.alpha)
+        else:
+            alpha = soft_edge(plan.mask.alpha, self.options.feather)
         pixels = behind.pixels
         if behind.foreground is not None:
             pixels = clear_background(pixels, behind.foreground)
         height, width = alpha.shape
         try:
-            return compose(plan.source, alpha, cover(pixels, width, height))
+            return compose(plan.source, alpha, cover(pixels, width, height), self.options.defringe)
         except EditRejectedError as error:
             return error
 
     def close(self) -> None:
         """Forget the scene."""
         self._scene = self._bank = None
-
-
-def compose(
-    image: NDArray[np.uint8], alpha: NDArray[np.float32], background: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """Lay the foreground of an image on another background.
-
-    Parameters
-    ----------
-    image, background : ndarray of uint8, shape (height, width, 3)
-    alpha : ndarray of float32, shape (height, width)
-        Share of foreground of each pixel.
-
-    Returns
-    -------
-    ndarray of uint8, shape (height, width, 3)
-        Equal to `image` where the pixel is all foreground, to `background` where it is none of it.
-    """
-    core = foreground_core(alpha)
-    colour = extend_colour(image, core)
-    share = np.where(core, np.float32(1), alpha)[:, :, None]
-    mixed = colour * share + background * (1 - share)
-    return np.asarray(np.rint(mixed), np.uint8)
 
 
 def clear_background(image: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Foreground masks: where they come from, their checks, soft edges, and colours that reach past the edge."""
+"""Foreground masks: where they come from, and their checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 from cfpairs.config import parse_options
 from cfpairs.errors import ConfigError
 from cfpairs.pairs.edit.base import EditRejectedError, Mask, MaskSource
+from cfpairs.pairs.edit.edges import soft_edge
 from cfpairs.pairs.edit.pixels import decode_image, decode_levels, encode_png, read_file
 from cfpairs.registry import resolve
 from cfpairs.workspace import Workspace
@@ -26,17 +26,12 @@ __all__ = [
     "decode_image",
     "decode_mask",
     "encode_png",
-    "extend_colour",
-    "foreground_core",
     "open_masks",
     "read_file",
     "soft_edge",
 ]
 
 DEFAULT_MASKERS = ("column", "alpha", "grabcut")
-
-CORE = 0.99
-"""A pixel with at least this much foreground is kept as it is."""
 
 
 class Masker(Protocol):
@@ -173,54 +168,3 @@ def _check_usable(alpha: NDArray[np.float32], size: tuple[int, ...]) -> None:
         got, image = (f"{shape[1]} x {shape[0]}" for shape in (alpha.shape, size))
         raise EditRejectedError(f"mask of the wrong size: {got}, image {image}")
     check_share(alpha, 0.0, np.nextafter(1.0, 0.0))
-
-
-def soft_edge(alpha: NDArray[np.float32], feather: float) -> NDArray[np.float32]:
-    """A mask whose edge is soft: a hard one is shrunk by a pixel and blurred, a soft one stays as it is.
-
-    Parameters
-    ----------
-    alpha : ndarray of float32, shape (height, width)
-    feather : float
-        Standard deviation of the blur in pixels; 0 leaves every mask as it is.
-    """
-    # A drawn edge has about as many soft pixels as its outline is long; a thresholded one has none.
-    outline = cv2.morphologyEx((alpha >= 0.5).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    soft = np.count_nonzero((alpha > 0.02) & (alpha < 0.98))
-    if feather == 0 or soft >= 0.25 * np.count_nonzero(outline):
-        return alpha
-    shrunk = cv2.erode(alpha, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.GaussianBlur(shrunk, (0, 0), feather, borderType=cv2.BORDER_REPLICATE), np.float32)
-
-
-def foreground_core(alpha: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Pixels that are all foreground.
-
-    Raises
-    ------
-    EditRejectedError
-        If there is none: the foreground is thinner than its edge.
-    """
-    core = alpha >= CORE
-    if not core.any():
-        raise EditRejectedError("the foreground is thinner than the soft edge of its mask")
-    return np.asarray(core)
-
-
-def extend_colour(image: NDArray[np.uint8], core: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Every pixel outside `core` in the colour of the nearest pixel inside.
-
-    At a soft edge the camera has mixed the foreground with the background behind it. What is pasted there
-    must be the foreground's own colour, or a ring of the old background shows.
-
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (height, width, 3)
-    core : ndarray of bool, shape (height, width)
-    """
-    _, labels = cv2.distanceTransformWithLabels(
-        (~core).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    colours = np.zeros((int(labels.max()) + 1, 3), np.uint8)
-    colours[labels[core]] = image[core]
-    return np.asarray(colours[labels])
