@@ -73,17 +73,22 @@ class ColoredMNIST:
         self.options = options
 
     def starting(self, root: Path) -> Mapping[str, Any]:
-        """Exact pairs by recolouring, as many as in the published experiment, beside the cheap ones."""
+        """Exact pairs by recolouring, as many as in the published experiment, beside the cheap ones.
+
+        With the domain as environment there is no colour to swap, and the cheap ones are all there is.
+
+        Raises
+        ------
+        DataError
+            If an IDX file is missing, or its header is wrong.
+        """
         for part in find_parts(root).values():
             check_part(part)
         exact = {"editor": "recolour", "checks": {"embedding": False}}
-        return {
-            "pairs": [
-                {"method": "edit", "pairs": PAIRS, "options": exact},
-                {"method": "nearest", "pairs": PAIRS},
-                {"method": "random", "pairs": PAIRS},
-            ]
-        }
+        pairs: list[dict[str, Any]] = [{"method": method, "pairs": PAIRS} for method in ("nearest", "random")]
+        if self.options.environment == "colour":
+            pairs.insert(0, {"method": "edit", "pairs": PAIRS, "options": exact})
+        return {"data": {"options": {"limit": self.options.limit}}, "pairs": pairs}
 
     def digest(self, root: Path, seed: int) -> str:
         """Sixteen hexadecimal digits of the options and of the bytes of the four files."""

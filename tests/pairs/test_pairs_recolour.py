@@ -17,10 +17,14 @@ from hypothesis.extra.numpy import arrays
 from idx_files import fake_part, write_idx
 from numpy.typing import NDArray
 
+from cfpairs.config import parse_options
 from cfpairs.datasets.colored_mnist import ColoredMNIST, colour_image
 from cfpairs.datasets.colored_mnist_plan import ColoredMNISTOptions
 from cfpairs.errors import ConfigError, DataError
+from cfpairs.pairs.base import BuildInputs
 from cfpairs.pairs.edit.base import EditRejectedError, EditScene, EditTask, Mask
+from cfpairs.pairs.edit.builder import EditBuilder, EditOptions
+from cfpairs.pairs.edit.pixels import decode_image
 from cfpairs.pairs.edit.recolour import RecolourEditor, RecolourOptions, colour_of, recolour
 from cfpairs.pairs.random import RandomOptions
 from cfpairs.progress import SILENT
@@ -170,3 +174,34 @@ def test_it_says_when_it_is_not_open(tmp_path: Path) -> None:
 def test_the_registry_knows_the_editor() -> None:
     assert resolve("editors", "recolour") is RecolourEditor
     assert RecolourEditor.threaded and RecolourEditor(RecolourOptions()).batch_size == 1
+
+
+def build(workspace: Workspace, manifest: pa.Table, name: str = "exact", n: int = 12) -> Any:
+    starting = ColoredMNIST(ColoredMNISTOptions()).starting(workspace.root.parent / "idx")
+    options = parse_options(EditOptions, starting["pairs"][0]["options"], "options")
+    return EditBuilder(options).build(BuildInputs(workspace, name, manifest, n, 0))
+
+
+def test_the_pairs_that_a_new_configuration_asks_for_are_exact(world: tuple[Workspace, pa.Table]) -> None:
+    workspace, manifest = world
+    made = build(workspace, manifest)
+    assert made.counts() == {"ok": 12}
+    rows = {row["item_id"]: row for row in [*manifest.to_pylist(), *made.items.to_pylist()]}
+    sources = fake_part(80, 9, 0)[0]
+    for pair in made.pairs.to_pylist():
+        a, b = rows[pair["a_id"]], rows[pair["b_id"]]
+        assert (a["env"], b["env"]) == (pair["env_a"], 1 - pair["env_a"])
+        assert (a["label"], a["subject"]) == (b["label"], b["subject"])
+        grey = sources[int(a["subject"].removeprefix("train-"))]
+        written = decode_image(workspace.file(b["path"]).read_bytes(), "edit")
+        assert (written == colour_image(grey, b["env"])).all()
+        assert b["mask_path"] is None
+
+
+def test_images_of_another_kind_give_no_pair(world: tuple[Workspace, pa.Table], tmp_path: Path) -> None:
+    workspace, manifest = world
+    (tmp_path / "photo.png").write_bytes(png(PHOTO))
+    paths = pa.array([str(tmp_path / "photo.png")] * len(manifest))
+    photos = manifest.set_column(manifest.column_names.index("path"), "path", paths)
+    with pytest.raises(DataError, match="72 items rejected, 72 of them because: the image is not all red"):
+        build(workspace, photos, "photos")
