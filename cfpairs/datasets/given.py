@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfpairs.datasets.columns import COMMON_NAMES
+from cfpairs.datasets.digests import content_digest
 from cfpairs.datasets.sheets import Sheet, SheetRows, open_sheet, vector_columns
-from cfpairs.datasets.vectors import Vectors, content_digest, open_npy, open_parquet, place_of
+from cfpairs.datasets.vectors import Vectors, open_npy, open_parquet, place_of
 from cfpairs.datasets.walk import natural_key
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.tables import fingerprint

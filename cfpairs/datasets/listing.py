@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from cfpairs.config import Strict
 from cfpairs.datasets.columns import (
-    Columns,
-    Fractions,
     Split,
     codes,
     find_columns,
     hashed_splits,
     splits_of,
 )
+from cfpairs.datasets.digests import content_digest
 from cfpairs.datasets.files import Inside, check_folder, image_sizes, size_notes, with_notes
-from cfpairs.datasets.given import GivenVectors, discover, metadata_folder, open_given
-from cfpairs.datasets.sheets import MISSING, TABLE_ENDINGS, Delimiter, Sheet, SheetRows, open_sheet
-from cfpairs.datasets.vectors import content_digest
-from cfpairs.datasets.walk import natural_key
+from cfpairs.datasets.given import GivenVectors, discover, open_given
+from cfpairs.datasets.listing_files import TableOptions, shown_table, table_files
+from cfpairs.datasets.sheets import MISSING, Sheet, SheetRows, open_sheet
 from cfpairs.errors import CfpairsError, ConfigError, DataError
 from cfpairs.progress import Progress
 from cfpairs.tables import MANIFEST, fingerprint
@@ -39,37 +35,8 @@ __all__ = ["VECTOR_ROW", "Table", "TableOptions"]
 VECTOR_ROW = "vector_row"
 """Column of the manifest: which of the given vectors is the item's, counted through all files from 0."""
 
-LIKELY = ("metadata", "items", "table", "manifest", "data", "labels", "index")
 GIVEN_PART_ROWS = 8192
 SHOWN = 3
-
-
-class TableOptions(Strict):
-    """Settings of the data set ``table``."""
-
-    table: str | None = Field(
-        default=None, description="a CSV, TSV or Parquet file, or a folder of its parts; from the root"
-    )
-    delimiter: Delimiter | None = None
-    columns: Columns = Columns()
-    images: str = Field(
-        default="", description="folder that the paths in the table start from; from the root"
-    )
-    splits: dict[str, Split] = Field(default_factory=dict, description="what values of the split column mean")
-    fractions: Fractions = Fractions()
-    drop_missing: bool = Field(
-        default=False, description="leave out what cannot be used, instead of refusing it"
-    )
-    outside: Literal["refuse", "allow"] = Field(
-        default="refuse", description="paths that leave the root, absolute ones or links"
-    )
-    embeddings: str | None = Field(
-        default=None,
-        description="npy or Parquet file, pattern, folder, or clip-retrieval's folder; from the root",
-    )
-    embedding_column: str | None = None
-    embedding_id: str | None = Field(default=None, description="column of ids beside the embeddings")
-    licence: str = "Not stated; see the source of the table."
 
 
 @dataclass(frozen=True)
@@ -127,11 +94,11 @@ class Table:
         embeddings = self.options.embeddings or discover(root)
         sheet = self._sheet(root)
         found = find_columns(sheet.names, self.options.columns, sheet.shown)
-        options: dict[str, Any] = {"table": _relative(sheet, root), "columns": found}
+        options: dict[str, Any] = {"table": shown_table(sheet, root), "columns": found}
         if embeddings is None:
             return {"data": {"options": options}}
-        if self.options.columns.path is None and self._pictures_elsewhere(sheet, found, root):
-            found |= {"item_id": found.get("item_id", found["path"]), "path": ""}
+        if self._pictures_elsewhere(sheet, found, root):
+            options["outside"] = "ignore"
         return {
             "data": {"options": {**options, "embeddings": embeddings}},
             "encoder": {"spec": "given", "part_rows": GIVEN_PART_ROWS},
@@ -144,7 +111,7 @@ class Table:
     def digest(self, root: Path, seed: int) -> str:
         """Sixteen hexadecimal digits of the table, the embeddings' files and the options.
 
-        See `cfpairs.datasets.vectors.content_digest` for what is covered; images are not.
+        See `cfpairs.datasets.digests.content_digest` for what is covered; images are not.
         """
         _check(root)
         given = self.given(root)
@@ -213,7 +180,7 @@ class Table:
 
     def _pictures_elsewhere(self, sheet: Sheet, found: Mapping[str, str], root: Path) -> bool:
         """Whether the paths beside given embeddings leave the root; only the report would show such files."""
-        if "path" not in found or self.options.outside == "allow":
+        if "path" not in found or self.options.outside != "refuse":
             return False
         path = next(filter(None, sheet.read([found["path"]]).columns[found["path"]]), MISSING)
         try:
@@ -223,7 +190,7 @@ class Table:
         return False
 
     def _sheet(self, root: Path) -> Sheet:
-        return open_sheet(_table_files(root, self.options), self.options.delimiter)
+        return open_sheet(table_files(root, self.options), self.options.delimiter)
 
     def _complete(self, table: SheetRows, found: dict[str, str], notes: list[str], images: bool) -> _Rows:
         """Rows that have all they need."""
@@ -350,6 +317,9 @@ class Table:
                 path = os.path.join(self.options.images, value)
                 found.append(inside.path(path) if value else None)
             except CfpairsError as error:
+                if self.options.outside == "ignore":
+                    found.append(None)
+                    continue
                 raise DataError(
                     f"{rows.table.place(row)}: {error.problem}",
                     got=repr(value),
@@ -381,66 +351,3 @@ def _item_ids(rows: _Rows) -> list[str]:
             )
         first[item] = row
     return ids
-
-
-def _relative(sheet: Sheet, root: Path) -> str:
-    """How the options name a table."""
-    path = sheet.files[0] if len(sheet.files) == 1 else sheet.files[0].parent
-    absolute, base = Path(os.path.abspath(path)), Path(os.path.abspath(root))
-    return absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else str(absolute)
-
-
-def _table_files(root: Path, options: TableOptions) -> list[Path]:
-    """The files of the table that the options name, or the one that is likeliest."""
-    if options.table is None:
-        return _find_table(root, options)
-    path = root / options.table
-    if not path.is_dir():
-        if not path.name.endswith(TABLE_ENDINGS):
-            raise ConfigError("a table of another kind", got=path.name, expected=", ".join(TABLE_ENDINGS))
-        return [path]
-    files = _tables_in(path)
-    if not files:
-        raise DataError("no table in the folder", got=str(path), expected="files " + ", ".join(TABLE_ENDINGS))
-    return files
-
-
-def _tables_in(folder: Path) -> list[Path]:
-    files = [f for f in folder.iterdir() if f.name.endswith(TABLE_ENDINGS) and not f.name.startswith(".")]
-    return sorted((f for f in files if f.is_file()), key=lambda f: natural_key(f.name))
-
-
-def _find_table(root: Path, options: TableOptions) -> list[Path]:
-    """The only table in the root that has a label and an environment; of several, the one named likeliest."""
-    files = _tables_in(root)
-    metadata = metadata_folder(root)
-    if not files and metadata is not None:
-        return _tables_in(root / metadata)
-    fitting = [file for file in files if len(files) == 1 or _fits(file, options)]
-    for name in LIKELY:
-        if len(fitting) > 1:
-            named = [f for f in fitting if f.name.split(".")[0].casefold() == name]
-            fitting = named if len(named) == 1 else fitting
-    if len(fitting) == 1:
-        return fitting
-    if fitting and options.embeddings is not None and _same_family(fitting):
-        return fitting
-    raise DataError(
-        "no table in the folder" if not files else "it is unclear which table lists the items",
-        got=", ".join(f.name for f in (fitting or files)[:8]) or f"nothing but other files in {root}",
-        expected="one file " + ", ".join(TABLE_ENDINGS) + " with columns for label and environment",
-        remedy="name it with --set table=FILE (data.options.table)",
-    )
-
-
-def _fits(file: Path, options: TableOptions) -> bool:
-    try:
-        sheet = open_sheet([file], options.delimiter)
-        find_columns(sheet.names, options.columns, sheet.shown)
-    except CfpairsError:
-        return False
-    return True
-
-
-def _same_family(files: Sequence[Path]) -> bool:
-    return len({re.sub(r"\d+", "", file.name) for file in files}) == 1

@@ -40,7 +40,7 @@ class Sheet:
     ----------
     files : tuple of Path
     names : tuple of str
-        Columns that all files have, in order.
+        Columns that all files have, in order; lists, structures and bytes are no columns of a table.
     delimiter : str
         Between the values of a CSV; empty for Parquet.
     """
@@ -61,7 +61,7 @@ class Sheet:
         Raises
         ------
         DataError
-            If a file is damaged, or a column holds no plain values.
+            If a file is damaged.
         """
         wanted = list(dict.fromkeys(names))
         columns: dict[str, list[str]] = {name: [] for name in wanted}
@@ -70,7 +70,7 @@ class Sheet:
             table = _read_file(file, wanted, self.names, self.delimiter)
             counts.append(table.num_rows)
             for name in wanted:
-                columns[name] += _as_text(table[name], name, file)
+                columns[name] += _as_text(table[name])
         return SheetRows(self, tuple(counts), {name: _whole_numbers(v) for name, v in columns.items()})
 
     def counts(self) -> list[int]:
@@ -128,7 +128,7 @@ def open_sheet(files: Sequence[Path], delimiter: str | None = None) -> Sheet:
     if len(kinds) > 1:
         raise DataError("the parts of a table are of two kinds", got=", ".join(f.name for f in files[:4]))
     if kinds == {True}:
-        heads = [(tuple(_metadata(file).schema.to_arrow_schema().names), "") for file in files]
+        heads = [(_plain_columns(file), "") for file in files]
     else:
         heads = [_csv_head(file, delimiter) for file in files]
     shared = [name for name in heads[0][0] if all(name in head[0] for head in heads)]
@@ -136,7 +136,7 @@ def open_sheet(files: Sequence[Path], delimiter: str | None = None) -> Sheet:
     if twice:
         raise DataError(f"{files[0].name} has two columns of one name", got=repr(twice[0]))
     if not shared:
-        raise DataError("the parts of a table share no column", got=", ".join(f.name for f in files[:4]))
+        raise DataError("no column is in all parts of the table", got=", ".join(f.name for f in files[:4]))
     return Sheet(tuple(files), tuple(shared), heads[0][1])
 
 
@@ -155,6 +155,18 @@ def vector_columns(file: Path) -> list[str]:
 def _is_vector(kind: pa.DataType) -> bool:
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(check(kind) for check in lists) and bool(pa.types.is_floating(kind.value_type))
+
+
+def _plain_columns(file: Path) -> tuple[str, ...]:
+    schema = _metadata(file).schema.to_arrow_schema()
+    return tuple(field.name for field in schema if _is_plain(field.type))
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    checks = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return not any(check(kind) for check in checks)
 
 
 def _metadata(file: Path) -> Any:
@@ -212,17 +224,10 @@ def _read_file(file: Path, wanted: list[str], names: Sequence[str], delimiter: s
         raise _unreadable(file, error, "a table") from error
 
 
-def _as_text(column: pa.ChunkedArray, name: str, file: Path) -> list[str]:
+def _as_text(column: pa.ChunkedArray) -> list[str]:
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise ConfigError(
-            f"column {name!r} of {file.name} holds no plain values",
-            got=str(kind),
-            expected="text or numbers",
-            remedy="name another column",
-        )
     if pa.types.is_floating(kind):
         return [MISSING if v is None or math.isnan(v) else repr(float(v)) for v in column.to_pylist()]
     return [_clean(value) for value in column.cast(pa.string()).to_pylist()]

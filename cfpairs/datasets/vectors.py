@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import bisect
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,15 +16,8 @@ from numpy.typing import NDArray
 
 from cfpairs.datasets.sheets import vector_columns
 from cfpairs.errors import ConfigError, DataError
-from cfpairs.tables import fingerprint
 
-__all__ = ["NpyVectors", "ParquetVectors", "Vectors", "content_digest", "open_npy", "open_parquet"]
-
-WHOLE_BYTES = 64 << 20
-"""Files of up to this many bytes together are hashed whole."""
-
-SAMPLES, SAMPLE_BYTES = 16, 1 << 16
-"""Of larger ones, this many stretches of this many bytes in each file."""
+__all__ = ["NpyVectors", "ParquetVectors", "Vectors", "open_npy", "open_parquet", "place_of"]
 
 FLOATS = ("float16", "float32", "float64")
 
@@ -193,8 +184,8 @@ def _bad_npy(file: Path, error: Exception) -> DataError:
             expected=" or ".join(FLOATS),
             remedy="save it anew: np.save(file, np.stack(list(array)).astype('float32'))",
         )
-    if "pickled data" in text:
-        return DataError(f"{file.name} is no npy file", got="another beginning", remedy="write it by np.save")
+    if "pickled" in text:
+        return DataError(f"{file.name} is no npy file", remedy="write it by np.save")
     if isinstance(error, EOFError) or "mmap length" in text or "EOF" in text or "cannot mmap" in text:
         size = file.stat().st_size
         return DataError(f"{file.name} is cut short or empty", got=f"{size} bytes", remedy="copy it again")
@@ -287,43 +278,6 @@ def _matrix(batch: pa.Array, dim: int, file: Path, first: int) -> NDArray[np.flo
 
 def _is_fixed(batch: pa.Array) -> bool:
     return bool(pa.types.is_fixed_size_list(batch.type))
-
-
-def content_digest(files: Sequence[Path]) -> str:
-    """Sixteen hexadecimal digits that change when the files do.
-
-    Notes
-    -----
-    Files of up to 64 MiB together are hashed whole, whatever their names and times. Of larger ones the digest
-    covers, for each file, its size, its time of change and 16 stretches of 64 KiB spread evenly from its
-    first byte to its last: a file that is written anew is noticed, and so is a copy with a new time.
-
-    Raises
-    ------
-    DataError
-        If a file cannot be read.
-    """
-    try:
-        found = [(file, file.stat()) for file in files]
-        whole = sum(stat.st_size for _, stat in found) <= WHOLE_BYTES
-        return fingerprint([_digest(file, stat.st_size, stat.st_mtime_ns, whole) for file, stat in found])
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read", got=error.strerror) from error
-
-
-@lru_cache(maxsize=4096)
-def _digest(file: Path, size: int, modified: int, whole: bool) -> str:
-    sha = hashlib.sha256()
-    with file.open("rb") as handle:
-        if whole:
-            sha = hashlib.file_digest(handle, "sha256")
-        else:
-            sha.update(f"{size} {modified}".encode())
-            last = max(size - SAMPLE_BYTES, 0)
-            for i in range(SAMPLES):
-                handle.seek(last * i // (SAMPLES - 1))
-                sha.update(handle.read(SAMPLE_BYTES))
-    return sha.hexdigest()
 
 
 def place_of(row: int, vectors: Vectors) -> str:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cfpairs.embedding import EmbedReport, embed_items, failures_file
+from cfpairs.encoders.base import Encoder
 from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import ConfigError
 from cfpairs.tables import FAILURES, load_manifest, part_files, read_table
@@ -24,8 +25,13 @@ def encoder_id(context: Context) -> str:
     return given_identity(context).id if are_given(context) else info.id
 
 
-def embed_missing(context: Context, items: pa.Table) -> EmbedReport:
+def embed_missing(context: Context, items: pa.Table, encoder: Encoder | None = None) -> EmbedReport:
     """Encode those of `items` that have no embedding by the configured encoder, or take their vectors in.
+
+    Parameters
+    ----------
+    encoder : Encoder, optional
+        The configured encoder, left open for the caller; by default one is opened and closed here.
 
     Raises
     ------
@@ -35,7 +41,7 @@ def embed_missing(context: Context, items: pa.Table) -> EmbedReport:
         If nothing could be embedded.
     """
     config = context.config.encoder
-    encoder = open_encoder(config)
+    used = encoder or open_encoder(config)
     if are_given(context):
         return take_in(context, items)
     if len(items) and not pc.any(pc.not_equal(items["path"], "")).as_py():
@@ -47,7 +53,7 @@ def embed_missing(context: Context, items: pa.Table) -> EmbedReport:
         return embed_items(
             items,
             workspace=context.workspace,
-            encoder=encoder,
+            encoder=used,
             part_rows=config.part_rows,
             store=config.store,
             batch_size=config.batch_size,
@@ -55,7 +61,8 @@ def embed_missing(context: Context, items: pa.Table) -> EmbedReport:
             progress=context.progress,
         )
     finally:
-        encoder.close()
+        if encoder is None:
+            used.close()
 
 
 def embed(context: Context) -> StageResult:

@@ -265,6 +265,7 @@ def test_paths_that_leave_the_root(root: Path, kind: str) -> None:
     found = listed(root, outside="allow")
     assert Path(found["path"][0].as_py()).samefile(outside / "a.png")
     assert found["width"][0].as_py() == 5
+    assert listed(root, outside="ignore")["path"].to_pylist()[0] == ""
 
 
 def test_absolute_paths_below_the_root_are_fine(root: Path) -> None:
@@ -319,9 +320,10 @@ def test_a_damaged_parquet_file(root: Path) -> None:
     assert "cannot be read as Parquet" in refusal(root)
 
 
-def test_a_column_of_lists_is_no_label(root: Path) -> None:
-    pq.write_table(pa.table({"path": ["a.png"], "label": [[1]], "env": ["x"]}), root / "items.parquet")
-    assert "holds no plain values" in refusal(root)
+@pytest.mark.parametrize("values", [[[1]], [{"bytes": b"1"}], [b"1"]])
+def test_a_column_of_other_than_text_and_numbers_is_no_label(root: Path, values: list[Any]) -> None:
+    pq.write_table(pa.table({"path": ["a.png"], "label": values, "env": ["x"]}), root / "items.parquet")
+    assert "no column that looks like the label: got columns 'path', 'env'" in refusal(root)
 
 
 def test_which_table(root: Path) -> None:
