@@ -12,6 +12,7 @@ import pytest
 from fakes import fake_manifest
 from hypothesis import given
 from hypothesis import strategies as st
+from matching_runs import items
 
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
@@ -114,3 +115,55 @@ def test_the_registry_knows_the_builder() -> None:
 
 class PairSetOptions(RandomOptions.__base__):  # type: ignore[misc, name-defined]
     """Options of nobody."""
+
+
+def listed(n: int = 36, seed: int = 0) -> BuildInputs:
+    rng = np.random.default_rng(seed)
+    table = items(
+        rng.integers(2, size=n).tolist(),
+        (np.arange(n) % 2).tolist(),
+        breed=[f"b{i}" for i in rng.integers(3, size=n)],
+        subject=[f"s{i}" for i in rng.integers(6, size=n)],
+    )
+    return BuildInputs(Workspace(Path("nowhere")), "random", table, 10_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("same", "differ"),
+    [
+        (["label", "breed"], ["env"]),
+        (["label"], ["env", "subject"]),
+        (["env"], ["label"]),
+        ([], ["subject"]),
+    ],
+)
+def test_every_permitted_pair_comes_once_under_constraints(same: list[str], differ: list[str]) -> None:
+    given_ = listed()
+    rows = given_.manifest.to_pylist()
+    expected = {
+        frozenset((a["item_id"], b["item_id"]))
+        for a in rows
+        for b in rows
+        if a is not b and all(a[c] == b[c] for c in same) and all(a[c] != b[c] for c in differ)
+    }
+    options = RandomOptions.model_validate({"same": same, "differ": differ})
+    pairs = RandomBuilder(options).build(given_).pairs
+    made = [frozenset(ids) for ids in zip(pairs["a_id"].to_pylist(), pairs["b_id"].to_pylist(), strict=True)]
+    assert len(made) == len(set(made)) and set(made) == expected
+    few = RandomBuilder(options).build(replace(given_, n_pairs=7)).pairs
+    assert few.equals(pairs.slice(0, 7))
+
+
+def test_without_reuse_under_constraints_items_come_once() -> None:
+    options = RandomOptions(differ=("env", "subject"), reuse=False)
+    pairs = RandomBuilder(options).build(listed()).pairs
+    used = pairs["a_id"].to_pylist() + pairs["b_id"].to_pylist()
+    assert len(set(used)) == len(used) > 10
+
+
+def test_constraints_that_nothing_meets_are_one_line() -> None:
+    options = RandomOptions(differ=("env", "split"))
+    with pytest.raises(DataError, match="no two training items satisfy the constraints"):
+        RandomBuilder(options).build(listed())
+    with pytest.raises(ConfigError, match="perhaps 'subject'"):
+        RandomBuilder(RandomOptions(same=("label", "subjet"))).build(listed())
