@@ -1,23 +1,37 @@
-"""The rows of a Waterbirds ``metadata.csv``, checked."""
+"""The rows of a Waterbirds ``metadata.csv``, checked, and the groups that they make."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cfpairs.errors import DataError
 from cfpairs.registry import suggest
 
-__all__ = ["Listed", "read_rows"]
+__all__ = ["LABELS", "PLACES", "PUBLISHED", "Listed", "minority", "published_notes", "read_rows"]
 
 REQUIRED = ("img_filename", "y", "split", "place")
 MORE = ("img_id", "place_filename")
 SPLITS = ("train", "val", "test")
 LARGEST = 2**31 - 1
+
+LABELS = ("landbird", "waterbird")
+PLACES = ("land", "water")
+
+PUBLISHED = {
+    "train": (3498, 184, 56, 1057),
+    "val": (467, 466, 133, 133),
+    "test": (2255, 2255, 642, 642),
+}
+"""Landbirds on land, landbirds on water, waterbirds on land, waterbirds on water (Sagawa et al. 2020)."""
+
+REAL_SIZE = 5000
+"""A folder with this many items, two labels and two places is taken for the published data set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +148,42 @@ def _whole(text: str) -> int | None:
     except ValueError:
         return None
     return int(value) if value.is_integer() and 0 <= value <= LARGEST else None
+
+
+def minority(listed: Sequence[Listed]) -> list[Listed]:
+    """Training items outside their label's commonest environment.
+
+    Raises
+    ------
+    DataError
+        If there is none, or every label has the same commonest environment.
+    """
+    train = [row for row in listed if row.split == "train"]
+    sizes = Counter((row.label, row.env) for row in train)
+    home: dict[int, int] = {}
+    for (label, env), _ in sorted(sizes.items(), key=lambda group: (-group[1], group[0])):
+        home.setdefault(label, env)
+    left_out = [row for row in train if row.env != home[row.label]]
+    got = ", ".join(f"y = {y}, place = {e}: {n}" for (y, e), n in sorted(sizes.items()))
+    if not left_out or len(set(home.values())) < 2:
+        raise DataError(
+            "variant counterfactual needs labels that go with different places, and a few items that do not",
+            got=f"training items {got or 'none'}",
+            remedy="use variant standard",
+        )
+    return left_out
+
+
+def published_notes(listed: Sequence[Listed]) -> list[str]:
+    """Lines about groups whose size is not the published one, if the data look like the published set."""
+    labels, envs = {row.label for row in listed}, {row.env for row in listed}
+    if len(listed) < REAL_SIZE or labels != {0, 1} or envs != {0, 1}:
+        return []
+    sizes = Counter((row.split, row.label, row.env) for row in listed)
+    return [
+        f"{split}: {sizes[split, y, e]} of {LABELS[y]} on {PLACES[e]}, published are {counts[2 * y + e]}"
+        for split, counts in PUBLISHED.items()
+        for y in (0, 1)
+        for e in (0, 1)
+        if sizes[split, y, e] != counts[2 * y + e]
+    ]

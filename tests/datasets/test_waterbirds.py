@@ -14,14 +14,16 @@ import pytest
 from dataset_fakes import HEADER, WATERBIRDS, fake_waterbirds, write_metadata
 from PIL import Image
 
-from cfpairs.config import parse_options
+from cfpairs.config import parse_options, read_config
 from cfpairs.datasets.files import notes_of
-from cfpairs.datasets.waterbirds import PUBLISHED, Waterbirds, WaterbirdsOptions, published_notes
-from cfpairs.datasets.waterbirds_rows import Listed, read_rows
+from cfpairs.datasets.waterbirds import Waterbirds, WaterbirdsOptions
+from cfpairs.datasets.waterbirds_rows import PUBLISHED, Listed, published_notes, read_rows
 from cfpairs.errors import CfpairsError, ConfigError, DataError
 from cfpairs.registry import resolve
 from cfpairs.tables import MANIFEST
 from cfpairs.workspace import Workspace
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def data_set(**options: Any) -> Waterbirds:
@@ -132,7 +134,11 @@ def test_the_counterfactual_variant_leaves_out_the_minority_of_train_alone(stand
 def test_the_counterfactual_variant_starts_with_an_edit_for_each_item_left_out(standard: Path) -> None:
     assert data_set().starting(standard) == {}
     started = data_set(variant="counterfactual").starting(standard)
-    options = {"choose": "minority", "shares": {"landbird": 3, "waterbird": 2}}
+    options = {
+        "choose": "minority",
+        "shares": {"landbird": 3, "waterbird": 2},
+        "checks": {"label": None},
+    }
     assert started == {"pairs": [{"method": "edit", "pairs": 5, "options": options}]}
 
 
@@ -149,6 +155,9 @@ def test_published_sizes_give_the_published_edits(tmp_path: Path) -> None:
     pairs = data_set(variant="counterfactual").starting(root)["pairs"]
     assert pairs[0]["pairs"] == 240
     assert pairs[0]["options"]["shares"] == {"landbird": 184, "waterbird": 56}
+    shipped = read_config(CONFIGS / "waterbirds-cf.yaml")
+    assert [p.model_dump(include={"method", "pairs", "options"}) for p in shipped.pairs] == pairs
+    assert data_set(**shipped.data.options).options.model_dump()["variant"] == "counterfactual"
 
 
 def test_a_size_that_is_not_the_published_one_is_shown() -> None:
