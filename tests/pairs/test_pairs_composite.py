@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import io
-
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.edit.base import EditRejectedError, EditTask
-from cfpairs.pairs.edit.composite import CompositeEditor, CompositeOptions, clear_background, compose, cover
+from cfpairs.pairs.edit.composite import CompositeEditor, CompositeOptions, clear_background, cover
+from cfpairs.pairs.edit.edges import (
+    compose,
+    extend_colour,
+    fit_edge,
+    foreground_core,
+    has_own_edge,
+    measured_edge,
+    soft_edge,
+)
 from cfpairs.pairs.edit.fill import fill_hole
-from cfpairs.pairs.edit.masks import decode_image, decode_mask, extend_colour, foreground_core, soft_edge
 from cfpairs.pairs.random import RandomOptions
 
 RED, BLUE, GREY = (np.array(c, np.float64) for c in ((230, 20, 20), (20, 30, 230), (128, 128, 128)))
-EVERY = (0.0, 1.0)
 
 
 def disc(size: int = 64, radius: float = 18, soft: float = 2.0) -> NDArray[np.float32]:
@@ -30,12 +34,6 @@ def painted(
     alpha: NDArray[np.float32], fore: NDArray[np.float64], back: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
     return np.rint(alpha[..., None] * fore + (1 - alpha[..., None]) * back).astype(np.uint8)
-
-
-def png(pixels: NDArray[np.generic]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def redness(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
@@ -59,7 +57,7 @@ def test_no_ring_of_the_old_background_stays() -> None:
 def test_a_hard_mask_leaves_no_ring_either() -> None:
     alpha = disc(soft=3.0)
     image = painted(alpha, GREY, RED)
-    hard = decode_mask(png((alpha > 0.5).astype(np.uint8) * 255), (64, 64), EVERY)
+    hard = (alpha > 0.5).astype(np.float32)
     edited = compose(image, soft_edge(hard, 1.0), np.tile(BLUE.astype(np.uint8), (64, 64, 1)))
     naive = np.where((hard > 0.5)[..., None], image, BLUE.astype(np.uint8))
     near = cv2.morphologyEx(hard, cv2.MORPH_GRADIENT, np.ones((7, 7))) > 0
@@ -146,41 +144,6 @@ def test_cover_fills_the_frame_and_keeps_proportions(shape: tuple[int, int]) -> 
     covered = cover(image, 64, 48)
     assert covered.shape == (48, 64, 3) and covered.dtype == np.uint8
     assert (np.diff(covered[24, :, 0].astype(int)) >= -3).all()
-
-
-def test_mask_levels_are_read_however_they_are_stored() -> None:
-    shape = disc(32, 9, 0.1) > 0.5
-    expected = decode_mask(png(shape.astype(np.uint8) * 255), (32, 32), EVERY)
-    assert expected.max() == 1
-    for stored in (shape, shape.astype(np.uint8), shape.astype(np.uint16) * 65535):
-        assert (decode_mask(png(stored), (32, 32), EVERY) == expected).all()
-
-
-@pytest.mark.parametrize(
-    ("mask", "reason"),
-    [
-        (np.zeros((8, 8), np.uint8), "mask is empty"),
-        (np.full((8, 8), 255, np.uint8), "mask is full"),
-        (np.eye(8, dtype=np.uint8) * 255, "marks too little"),
-        (255 - np.eye(8, dtype=np.uint8) * 255, "marks too much"),
-        (np.zeros((8, 9), np.uint8), "wrong size: 9 x 8, image 8 x 8"),
-    ],
-)
-def test_bad_masks_say_what_is_wrong(mask: NDArray[np.uint8], reason: str) -> None:
-    with pytest.raises(EditRejectedError, match=reason):
-        decode_mask(png(mask), (8, 8), (0.2, 0.8))
-
-
-def test_undecodable_images_say_so_in_the_same_words_every_time() -> None:
-    whole = png(texture(0, 32))
-    for content in (b"", b"text", whole[:100], whole[:-40]):
-        reasons = set()
-        for _ in range(2):
-            with pytest.raises(EditRejectedError, match="image cannot be decoded") as caught:
-                decode_image(content, "image")
-            reasons.add(str(caught.value))
-        assert len(reasons) == 1
-    assert decode_image(png(np.zeros((4, 5), np.uint8)), "image").shape == (4, 5, 3)
 
 
 def test_an_editor_must_be_opened_and_given_its_own_options() -> None:

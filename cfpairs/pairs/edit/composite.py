@@ -131,7 +131,7 @@ class CompositeEditor:
             source=image,
             key=(hashlib.sha256(content).hexdigest(), mask.key, *background.key),
             mask=mask,
-            columns={"background_id": background.name, "mask_source": mask.source},
+            columns={"background_id": background.name},
             data={"background": background},
         )
 

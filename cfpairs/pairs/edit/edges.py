@@ -95,11 +95,14 @@ def measured_edge(image: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArr
         return alpha
     from scipy.special import ndtr
 
-    unit = _unit(alpha)
-    inside = _inside(alpha, unit)
-    edge = fit_edge(image, inside, unit)
+    unit = max(1.0, float(max(alpha.shape)) / 512)  # outlines drawn on larger images are less exact
+    window = _window(alpha >= 0.5, round(4 * REACH * unit))
+    inside = _inside(alpha[window], unit)
+    edge = fit_edge(image[window], inside, unit)
     share = ndtr((inside - edge.shift) / edge.width)
-    return np.asarray(np.clip((share - 0.02) / 0.96, 0, 1), np.float32)
+    measured = np.zeros_like(alpha)
+    measured[window] = np.clip((share - 0.02) / 0.96, 0, 1)
+    return measured
 
 
 def fit_edge(image: NDArray[np.uint8], inside: NDArray[np.float32], unit: float = 1.0) -> Edge:
@@ -115,8 +118,8 @@ def fit_edge(image: NDArray[np.uint8], inside: NDArray[np.float32], unit: float 
 
     Notes
     -----
-    A pixel at distance x is modelled as ``a F + (1 - a) B`` with ``a = Phi((x - shift) / width)``; the colours
-    F of the foreground and B of the background are carried over from beyond the edge. All pixels of one
+    A pixel at distance x is modelled as ``a F + (1 - a) B``, ``a = Phi((x - shift) / width)``; the colours F
+    of the foreground and B of the background are carried over from beyond the edge. All pixels of one
     distance together tell their share a by least squares, so that the texture averages out; shift and width
     are those that fit best over all distances. Where the colours are too alike to tell, shift 0 and a usual
     width win.
@@ -172,17 +175,25 @@ def compose(
     foreground colour is more certain than what is left.
     """
     core = foreground_core(alpha)
-    share = np.where(core, np.float32(1), alpha)[:, :, None]
-    colour = image.astype(np.float32)
-    if defringe:
-        near, empty = extend_colour(image, core), alpha <= 1 - CORE
-        own = np.clip((share - 0.2) / 0.5, 0, 1) * np.float32(UNMIX if empty.any() else 0.0)
-        if empty.any():
-            old = _carried(image, empty)
-            colour = np.clip((colour - (1 - share) * old) / np.maximum(share, 0.2), 0, 255)
-        colour = np.where(core[:, :, None], image, own * colour + (1 - own) * near)
-    mixed = colour * share + background * (1 - share)
-    return np.asarray(np.rint(mixed), np.uint8)
+    window = _window(alpha > 0, 2 * round(REACH))
+    core, image, result = core[window], image[window], background.copy()
+    share = np.where(core, np.float32(1), alpha[window])[:, :, None]
+    colour = _own_colour(image, share, core) if defringe else image
+    result[window] = np.rint(colour * share + background[window] * (1 - share))
+    return result
+
+
+def _own_colour(
+    image: NDArray[np.uint8], share: NDArray[np.float32], core: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """The foreground's colour in every pixel; `share` has shape (height, width, 1)."""
+    near = extend_colour(image, core).astype(np.float32)
+    empty = share[:, :, 0] <= 1 - CORE
+    if empty.any():
+        old = _carried(image, empty)
+        unmixed = np.clip((image - (1 - share) * old) / np.maximum(share, np.float32(0.2)), 0, 255)
+        near += (unmixed - near) * np.clip((share - 0.2) / 0.5, 0, 1) * np.float32(UNMIX)
+    return np.where(core[:, :, None], image.astype(np.float32), near)
 
 
 def foreground_core(alpha: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -210,9 +221,12 @@ def extend_colour(image: NDArray[np.uint8], core: NDArray[np.bool_]) -> NDArray[
     _, labels = cv2.distanceTransformWithLabels(
         (~core).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    colours = np.zeros((int(labels.max()) + 1, 3), np.uint8)
-    colours[labels[core]] = image[core]
-    return np.asarray(colours[labels])
+    # Four bytes a pixel are looked up at once.
+    packed = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view(np.uint32)[:, :, 0]
+    colours = np.zeros(int(labels.max()) + 1, np.uint32)
+    colours[labels[core]] = packed[core]
+    found = colours[labels][:, :, None].view(np.uint8)
+    return np.ascontiguousarray(found[:, :, :3])
 
 
 def _carried(image: NDArray[np.uint8], core: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -221,9 +235,13 @@ def _carried(image: NDArray[np.uint8], core: NDArray[np.bool_]) -> NDArray[np.fl
     return np.where(core[:, :, None], image.astype(np.float32), smooth)
 
 
-def _unit(alpha: NDArray[np.float32]) -> float:
-    """Outlines drawn on larger images are less exact."""
-    return max(1.0, float(max(alpha.shape)) / 512)
+def _window(where: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    """The rows and columns that `where` takes, and a margin around them; all of them if it takes none."""
+    if not where.any():
+        return slice(None), slice(None)
+    sides = (np.flatnonzero(where.any(axis=axis)) for axis in (1, 0))
+    rows, columns = (slice(max(0, int(side[0]) - margin), int(side[-1]) + 1 + margin) for side in sides)
+    return rows, columns
 
 
 def _inside(alpha: NDArray[np.float32], unit: float) -> NDArray[np.float32]:

@@ -94,12 +94,20 @@ def _best_place(image: NDArray[np.uint8], hole: NDArray[np.bool_]) -> Place:
 def _copy(
     image: NDArray[np.uint8], hole: NDArray[np.bool_], place: Place
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    rows, columns = place
-    reach = np.ones((2 * round(2 * BLEND) + 1,) * 2, np.uint8)
+    down, across = (np.flatnonzero(hole.any(axis=axis)) for axis in (1, 0))
+    reach = 2 * round(2 * BLEND) + 1
+    window = (
+        slice(max(0, down[0] - reach), down[-1] + 1 + reach),
+        slice(max(0, across[0] - reach), across[-1] + 1 + reach),
+    )
+    rows, columns = place[0][window[0]], place[1][window[1]]
     # Beside the copied part the seam mixes a little of the copy in; there the copy must be clean as well.
-    clean = cv2.dilate(hole.astype(np.uint8), reach)[rows][:, columns] == 0
-    covered = hole & clean
+    clean = cv2.dilate(hole.astype(np.uint8), np.ones((reach, reach), np.uint8))[rows][:, columns] == 0
+    near = image[window]
+    covered = hole[window] & clean
     weight = cv2.GaussianBlur(covered.astype(np.float32), (0, 0), BLEND)
     weight = np.where(covered, np.float32(1), np.where(clean, np.minimum(weight * 2, 1), 0))[:, :, None]
-    mixed = image + (image[rows][:, columns].astype(np.float32) - image) * weight
-    return np.asarray(np.rint(mixed), np.uint8), hole & ~covered
+    result, left = image.copy(), hole.copy()
+    result[window] = np.rint(near + (image[rows][:, columns].astype(np.float32) - near) * weight)
+    left[window] &= ~covered
+    return result, left

@@ -29,9 +29,17 @@ class GrabCutOptions(Strict):
     inset: Annotated[float, Field(gt=0.0, lt=0.45)] = Field(
         default=0.06, description="share of the image on each side that is background for certain"
     )
+    centre: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        default=0.1,
+        description="diameter of a disc in the middle that is certainly foreground, as a share of the sides, "
+        "0 where the foreground may lie anywhere",
+    )
     iterations: Annotated[int, Field(ge=1, le=50)] = 4
     side: Annotated[int, Field(ge=32, le=2048)] = Field(
         default=160, description="longest side in pixels at which the image is cut; the mask is then enlarged"
+    )
+    smallest: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.01, description="a foreground below this share of the image is held to be a mistake"
     )
     smallest_part: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         default=0.1, description="parts smaller than this share of the largest are dropped"
@@ -76,21 +84,24 @@ class GrabCutMasker:
         size = (max(8, round(width * scale)), max(8, round(height * scale)))
         small = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         cut = self._main_parts(self._cut(np.ascontiguousarray(small, np.uint8)))
-        if not cut.any():
+        if not cut.any() or cut.mean() < self.options.smallest:
             raise EditRejectedError("grabcut: no foreground found")
         return Mask(_soften(cut, image), self._key, "grabcut")
 
     def _cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = image.shape[:2]
         left, top = (max(1, round(self.options.inset * side)) for side in (width, height))
-        marks = np.zeros((height, width), np.uint8)
+        marks = np.full((height, width), cv2.GC_BGD, np.uint8)
+        marks[top : height - top, left : width - left] = cv2.GC_PR_FGD
+        if self.options.centre:
+            axes = [max(1, round(self.options.centre * side / 2)) for side in (width, height)]
+            cv2.ellipse(marks, (width // 2, height // 2), axes, 0, 0, 360, cv2.GC_FGD, thickness=-1)
         models = np.zeros((1, 65)), np.zeros((1, 65))
-        box = (left, top, width - 2 * left, height - 2 * top)
         cv2.setRNGSeed(1)
         try:
-            cv2.grabCut(image, marks, box, *models, self.options.iterations, cv2.GC_INIT_WITH_RECT)
+            cv2.grabCut(image, marks, (0, 0, 0, 0), *models, self.options.iterations, cv2.GC_INIT_WITH_MASK)
         except cv2.error as error:
-            raise EditRejectedError("grabcut: foreground and border have the same colours") from error
+            raise EditRejectedError("grabcut: foreground and border cannot be told apart") from error
         return np.asarray((marks & 1), np.uint8)
 
     def _main_parts(self, cut: NDArray[np.uint8]) -> NDArray[np.uint8]:
