@@ -1,4 +1,4 @@
-"""Tiny diffusion pipelines with random weights, saved to disk with the real layout and loaded as any other."""
+"""Tiny diffusion pipelines with random weights, saved to disk with the real layout."""
 
 from __future__ import annotations
 
@@ -25,6 +25,90 @@ def save_inpainting(folder: Path, *, checker: bool = False) -> Path:
 def save_instruct(folder: Path) -> Path:
     """An InstructPix2Pix pipeline: 4 latent channels and 4 of the source."""
     return _save(folder, 8, lambda d: d.StableDiffusionInstructPix2PixPipeline, False)
+
+
+def save_single_file(folder: Path, file: Path) -> Path:
+    """The weights of `folder`, made by `save_inpainting`, as one file with the names of the first release."""
+    from safetensors.torch import load_file, save_file
+
+    found = {}
+    for part, prefix, rename in (
+        ("unet", "model.diffusion_model.", _unet_name),
+        ("vae", "first_stage_model.", _vae_name),
+        ("text_encoder", "cond_stage_model.transformer.", _text_name),
+    ):
+        (weights,) = (folder / part).glob("*.safetensors")
+        for name, values in load_file(weights).items():
+            to = rename(name)
+            linear_to_conv = part == "vae" and ".attn_1." in to and to.endswith("weight") and values.ndim == 2
+            found[prefix + to] = values[:, :, None, None].contiguous() if linear_to_conv else values
+    save_file(found, file)
+    return file
+
+
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+
+
+def _unet_name(name: str) -> str:
+    """A layer of `_unet` in the names of Stable Diffusion's first release; a block has one layer."""
+    parts = name.split(".")
+    if parts[0] in ("down_blocks", "up_blocks", "mid_block"):
+        if parts[0] == "mid_block":
+            kind, layer, rest = parts[1], int(parts[2]), parts[3:]
+            place = f"middle_block.{1 if kind == 'attentions' else 2 * layer}"
+        else:
+            block, kind, layer, rest = int(parts[1]), parts[2], int(parts[3]), parts[4:]
+            if parts[0] == "down_blocks":
+                number = 2 * block + (2 if kind == "downsamplers" else 1 + layer)
+                place = f"input_blocks.{number}.{1 if kind == 'attentions' else 0}"
+            else:
+                number = 2 * block + (1 if kind == "upsamplers" else layer)
+                place = f"output_blocks.{number}.{ {'resnets': 0, 'attentions': 1, 'upsamplers': 2}[kind] }"
+        if kind == "resnets":
+            rest = [_RESNET[rest[0]], *rest[1:]]
+        if kind == "downsamplers":
+            rest = ["op", *rest[1:]]
+        return ".".join([place, *rest])
+    for ours, theirs in (
+        ("time_embedding.linear_1", "time_embed.0"),
+        ("time_embedding.linear_2", "time_embed.2"),
+        ("conv_in", "input_blocks.0.0"),
+        ("conv_norm_out", "out.0"),
+        ("conv_out", "out.2"),
+    ):
+        name = name.replace(ours, theirs)
+    return name
+
+
+def _vae_name(name: str) -> str:
+    """A layer of `_autoencoder` in the names of the first release."""
+    name = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+    name = name.replace("mid_block.attentions.0", "mid.attn_1")
+    for ours, theirs in (("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v")):
+        name = name.replace(f"attn_1.{ours}", f"attn_1.{theirs}")
+    name = name.replace("to_out.0", "proj_out")
+    for layer in (0, 1):
+        name = name.replace(f"mid_block.resnets.{layer}", f"mid.block_{layer + 1}")
+        name = name.replace(f"down_blocks.{layer}.", f"down.{layer}.")
+    if "up_blocks." in name:
+        head, tail = name.split("up_blocks.")
+        name = f"{head}up.{1 - int(tail[0])}{tail[1:]}"
+    return (
+        name.replace("resnets", "block")
+        .replace("downsamplers.0", "downsample")
+        .replace("upsamplers.0", "upsample")
+    )
+
+
+def _text_name(name: str) -> str:
+    return name if name.startswith("text_model.") else f"text_model.{name}"
 
 
 def save_text_to_image(folder: Path) -> Path:

@@ -1,11 +1,9 @@
-"""Diffusion pipelines: device, precision, loading, the settings of a call, prompts and seeds."""
+"""Diffusion pipelines: device, precision, loading, the settings of a call."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,22 +23,17 @@ from cfpairs.pairs.edit.diffusion_files import (
     short,
     silent,
 )
-from cfpairs.registry import suggest
 
 __all__ = [
     "LoadedPipeline",
     "call_settings",
-    "check_prompt",
+    "check_lengths",
     "choose_precision",
-    "choose_prompts",
-    "image_seed",
     "load_pipeline",
     "require_libraries",
 ]
 
 Task = Literal["inpaint", "instruct"]
-
-PLACEHOLDERS = ("label", "env")
 
 ARGUMENTS = {
     "steps": "num_inference_steps",
@@ -211,7 +204,9 @@ def _read(
         return _loader(kind, task).from_pretrained(str(place), **options)
     except Exception as error:  # libraries raise anything, from KeyError to OSError
         raise ConfigError(
-            f"the diffusion model {source.model} cannot be loaded", got=short(error), remedy=REMEDY
+            f"the diffusion model {source.model}, a {name}, cannot be loaded to {task}",
+            got=short(error),
+            remedy=REMEDY,
         ) from error
 
 
@@ -307,62 +302,19 @@ def call_settings(pipeline: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def check_prompt(text: str) -> str:
-    """`text` if it is a prompt: not empty, and no placeholder in it but ``{label}`` and ``{env}``.
-
-    Raises
-    ------
-    ValueError
-        Otherwise, for pydantic to report.
-    """
-    if not text.strip():
-        raise ValueError("a prompt is empty")
-    try:
-        fields = [
-            (name, style, way) for _, name, style, way in string.Formatter().parse(text) if name is not None
-        ]
-    except ValueError as error:
-        raise ValueError(f"{error}; write {{{{ and }}}} for braces in {text!r}") from error
-    for name, style, way in fields:
-        if name not in PLACEHOLDERS or style or way:
-            raise ValueError(f"unknown placeholder {{{name}}} in {text!r}, expected {{label}} or {{env}}")
-    return text
-
-
-def choose_prompts(
-    prompts: Mapping[str, Sequence[str]], env_names: Mapping[int, str]
-) -> dict[int, tuple[str, ...]]:
-    """The prompts of every environment that has some.
-
-    Raises
-    ------
-    ConfigError
-        If a name in `prompts` is no environment, or none of the environments has a prompt.
-    """
-    for name in prompts:
-        if name not in env_names.values():
+def check_lengths(pipeline: Any, prompts: Iterable[str]) -> None:
+    """Raise `ConfigError` if the pipeline would cut off the end of a prompt."""
+    tokenizers = [getattr(pipeline, f"tokenizer{suffix}", None) for suffix in ("", "_2", "_3")]
+    known = [one for one in tokenizers if one is not None and hasattr(one, "model_max_length")]
+    if not known:
+        return
+    # Where a pipeline reads a prompt in several ways, what one cuts off another still sees.
+    widest = max(known, key=lambda one: int(one.model_max_length))
+    for prompt in prompts:
+        tokens = len(widest(prompt).input_ids)
+        if tokens > widest.model_max_length:
             raise ConfigError(
-                "prompts for an unknown environment",
-                got=repr(name),
-                expected=suggest(name, tuple(env_names.values())),
+                "a prompt is longer than the model reads",
+                got=f"{tokens} tokens in {prompt[:40]!r}",
+                expected=f"at most {widest.model_max_length}",
             )
-    found = {env: tuple(prompts[name]) for env, name in env_names.items() if name in prompts}
-    if not found:
-        raise ConfigError(
-            "no environment has a prompt",
-            got="no option 'prompts'" if not prompts else "prompts for other environments",
-            expected=f"one or more for some of {', '.join(sorted(env_names.values()))}",
-            remedy=f"write prompts: {{{min(env_names.values())}: 'a photo of a {{label}} ...'}}",
-        )
-    return found
-
-
-def image_seed(*parts: object) -> int:
-    """A seed of 63 bits that depends on all `parts` and on nothing else.
-
-    Examples
-    --------
-    >>> image_seed(0, "item-1") == image_seed(0, "item-1") != image_seed(0, "item-2")
-    True
-    """
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -16,21 +15,20 @@ from pydantic import Field, field_validator, model_validator
 from cfpairs.config import Strict
 from cfpairs.errors import CfpairsError, ConfigError, DataError
 from cfpairs.pairs.edit.base import EditPlan, EditRejectedError, EditScene, EditTask, Mask
-from cfpairs.pairs.edit.composite import compose
 from cfpairs.pairs.edit.diffusion import (
     LoadedPipeline,
     Task,
     call_settings,
-    check_prompt,
-    choose_prompts,
-    image_seed,
+    check_lengths,
     load_pipeline,
 )
 from cfpairs.pairs.edit.diffusion_files import ModelSource, quiet, short
-from cfpairs.pairs.edit.masks import soft_edge
+from cfpairs.pairs.edit.edges import compose, measured_edge, soft_edge
+from cfpairs.pairs.edit.frame import Frame
 from cfpairs.pairs.edit.pixels import decode_image, read_file
+from cfpairs.pairs.edit.prompts import check_prompt, choose_prompts, image_seed
 
-__all__ = ["DiffusionEditor", "DiffusionOptions", "Frame"]
+__all__ = ["DiffusionEditor", "DiffusionOptions"]
 
 
 class DiffusionOptions(Strict):
@@ -70,8 +68,10 @@ class DiffusionOptions(Strict):
     allow_pickle: bool = Field(
         default=False, description="load weights that are not safetensors; only from those you trust"
     )
-    feather: Annotated[float, Field(ge=0.0, le=20.0)] = Field(
-        default=1.0, description="softness in pixels of the edge of a mask that has none of its own"
+    feather: Annotated[float, Field(ge=0.0, le=20.0)] | None = Field(
+        default=None,
+        description="softness in pixels of the edge of a mask that has none of its own; default: as soft as "
+        "the image's own edge",
     )
 
     @field_validator("prompts", mode="before")
@@ -161,6 +161,16 @@ class DiffusionEditor(ABC):
             safety_checker=chosen.safety_checker,
         )
         self._settings = call_settings(loaded.pipeline, self._call_options())
+        longest = max(scene.label_names.values(), key=len, default="")
+        with quiet():
+            check_lengths(
+                loaded.pipeline,
+                (
+                    text.format(label=longest, env=scene.env_names[env])
+                    for env, texts in self._prompts.items()
+                    for text in texts
+                ),
+            )
         self._batch = chosen.batch_size or (4 if loaded.device == "cuda" else 1)
         self._scene, self._loaded = scene, loaded
         return frozenset(self._prompts)
@@ -212,12 +222,12 @@ class DiffusionEditor(ABC):
 
     def close(self) -> None:
         """Drop the pipeline and what it holds on the GPU."""
-        if self._loaded is not None and self._loaded.device == "cuda":
+        on_gpu = self._loaded is not None and self._loaded.device == "cuda"
+        self._scene, self._loaded, self._batch = None, None, 0
+        if on_gpu:
             import torch
 
-            self._loaded = None
             torch.cuda.empty_cache()
-        self._scene, self._loaded, self._batch = None, None, 0
 
     @abstractmethod
     def _check_scene(self, scene: EditScene) -> None:
@@ -237,7 +247,9 @@ class DiffusionEditor(ABC):
         """The foreground that is kept, laid on what the pipeline has painted."""
         if plan.mask is None:
             return painted
-        return compose(plan.source, soft_edge(plan.mask.alpha, self.options.feather), painted)
+        alpha, feather = plan.mask.alpha, self.options.feather
+        alpha = measured_edge(plan.source, alpha) if feather is None else soft_edge(alpha, feather)
+        return compose(plan.source, alpha, painted)
 
     def _call_options(self) -> dict[str, Any]:
         chosen = self.options
@@ -302,54 +314,6 @@ class DiffusionEditor(ABC):
             ) from error
         flagged = getattr(result, "nsfw_content_detected", None) or [False] * len(filled)
         return list(result.images[: len(plans)]), [bool(unsafe) for unsafe in flagged[: len(plans)]]
-
-
-class Frame:
-    """How an image lies in the square that a pipeline works on: scaled to fit, in the middle.
-
-    Parameters
-    ----------
-    height, width : int
-        Of the image, in pixels.
-    side : int
-        Of the square.
-    """
-
-    def __init__(self, height: int, width: int, side: int) -> None:
-        scale = side / max(height, width)
-        self.source = (height, width)
-        self.inner = (max(1, round(height * scale)), max(1, round(width * scale)))
-        self.side = side
-        self.top, self.left = (side - self.inner[0]) // 2, (side - self.inner[1]) // 2
-
-    def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image (height, width, 3) in the square, mirrored at its edges to fill it."""
-        return self._placed(pixels, cv2.BORDER_REFLECT_101, 0)
-
-    def share(self, alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A mask (height, width) in the square, 0 around the image."""
-        return self._placed(alpha, cv2.BORDER_CONSTANT, 0)
-
-    def back(self, square: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The part of the square that is the image, at the image's own size."""
-        if square.shape[:2] != (self.side, self.side):
-            square = _resized(square, (self.side, self.side))
-        rows, columns = self.inner
-        return _resized(square[self.top : self.top + rows, self.left : self.left + columns], self.source)
-
-    def _placed(self, values: NDArray[Any], border: int, fill: float) -> NDArray[Any]:
-        rows, columns = self.inner
-        below, right = self.side - rows - self.top, self.side - columns - self.left
-        inner = _resized(values, self.inner)
-        return np.asarray(cv2.copyMakeBorder(inner, self.top, below, self.left, right, border, value=fill))
-
-
-def _resized(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    if values.shape[:2] == size:
-        return np.ascontiguousarray(values)
-    smaller = size[0] < values.shape[0]
-    way = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC if values.dtype == np.uint8 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(values, size[::-1], interpolation=way))
 
 
 def _levels(image: NDArray[np.float32]) -> NDArray[np.uint8]:

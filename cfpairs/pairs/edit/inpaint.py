@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.edit.base import EditPlan, EditRejectedError, EditScene, Mask
 from cfpairs.pairs.edit.diffusion import Task
-from cfpairs.pairs.edit.diffusion_editor import DiffusionEditor, DiffusionOptions, Frame
+from cfpairs.pairs.edit.diffusion_editor import DiffusionEditor, DiffusionOptions
+from cfpairs.pairs.edit.frame import Frame
 
 __all__ = ["InpaintEditor", "InpaintOptions"]
 
