@@ -91,7 +91,7 @@ def group_view(rows: Sequence[dict[str, Any]], most: int = FOLD) -> Table:
     for row in rows:
         group = sizes.setdefault((row["label_name"], row["env_name"]), [0] * len(splits))
         group[splits.index(row["split"])] = row["n"]
-    shown = set(sorted(sizes, key=lambda group: sizes[group])[:most])
+    shown = set(sorted(sizes, key=lambda group: sizes[group])[: _unfolded(len(sizes), most)])
     for label, env in sizes:
         if (label, env) in shown:
             counts = (Text(f"{n:,}", style="bold red" if n == 0 else "") for n in sizes[label, env])
@@ -119,7 +119,7 @@ def cells_view(rows: Sequence[dict[str, Any]], most: int = FOLD) -> Table:
     statuses = ["ok", "rejected", *(["dropped"] if any(row["dropped"] for row in rows) else [])]
     table = _table("pairs of every cell", ("label", "from", "to"), statuses)
     ranked = sorted(range(len(rows)), key=lambda i: _notable(rows[i]))
-    shown = set(ranked[:most])
+    shown = set(ranked[: _unfolded(len(rows), most)])
     for i, row in enumerate(rows):
         if i in shown:
             names = (
@@ -137,6 +137,11 @@ def cells_view(rows: Sequence[dict[str, Any]], most: int = FOLD) -> Table:
         sums = (f"{sum(row[s] for row in left):,}" for s in statuses)
         table.add_row(f"{len(left)} more cells", "", "", *sums)
     return table
+
+
+def _unfolded(rows: int, most: int) -> int:
+    """How many rows are shown: folding a single one would save nothing."""
+    return rows if rows <= most + 1 else most
 
 
 def _notable(cell: dict[str, Any]) -> tuple[bool, int, int]:

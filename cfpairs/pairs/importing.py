@@ -117,7 +117,8 @@ class ImportBuilder:
         order = self._order(rows)
         table = make_table([rows[i] for i in order], PAIRS)
         made = checker.made([rows[i] for i in order])
-        notes = self._notes(rows, len(made), inputs.n_pairs, listed)
+        notes = self._notes(rows, len(made), inputs.n_pairs)
+        told = [f"rejected {line}" for line in _reasons(rows, listed.unit)]
         card = pair_card(
             inputs,
             items,
@@ -127,9 +128,8 @@ class ImportBuilder:
             limits=(*LIMITS, *self._leaks(rows, checker)),
             notes=notes,
         )
-        return PairSet(
-            _carry(table, listed, order), make_table(made, MANIFEST) if made else None, card, tuple(notes)
-        )
+        new = make_table(made, MANIFEST) if made else None
+        return PairSet(_carry(table, listed, order), new, card, (*told, *notes))
 
     def _order(self, rows: list[dict[str, Any]]) -> list[int]:
         """Usable rows first, the cells taking turns, then all others; those beyond the limit are dropped."""
@@ -158,27 +158,23 @@ class ImportBuilder:
         items = {item for row in rows if row["status"] == "ok" for item in (row["a_id"], row["b_id"])}
         used = Counter(checker.split_of[item] for item in items)
         return [
-            f"{used[split]} items of split {split} are in pairs: what is measured on {split} has been seen"
+            f"items of split {split} in the pairs: {used[split]}; what is measured on {split} has been seen"
             for split in ("val", "test")
             if used[split]
         ]
 
-    def _notes(self, rows: list[dict[str, Any]], made: int, n_pairs: int, listed: PairFile) -> list[str]:
+    def _notes(self, rows: list[dict[str, Any]], made: int, n_pairs: int) -> list[str]:
         count = Counter(row["status"] for row in rows)
-        lines = [f"rejected {line}" for line in _reasons(rows, listed.unit)]
-        if made:
-            lines.append(f"{made} images that were no items before are added in split train")
+        lines = [f"images that were no items before, added in split train: {made}"] if made else []
         alike = sum(row["status"] == "ok" and row["env_a"] == row["env_b"] for row in rows)
         if alike:
-            lines.append(
-                f"{alike} pairs stay in one environment and show nothing of what changes between two"
-            )
+            lines.append(f"pairs within one environment, which show nothing of what changes: {alike}")
         if self.options.limit is not None:
             lines += shortfall_note(self.options.limit, count["ok"], "the file has no more that can be used")
         elif count["ok"] > n_pairs:
             lines.append(
-                f"all {count['ok']} pairs of the file are taken, not {n_pairs} as the configuration says "
-                f"of builders; --pairs N or option 'limit' takes N"
+                f"all {count['ok']} pairs of the file are taken; 'pairs' of the configuration, {n_pairs}, "
+                "does not cut a list, --pairs N or option 'limit' does"
             )
         return lines
 

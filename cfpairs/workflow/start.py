@@ -155,7 +155,7 @@ class DataScan:
             return f"{line}; no images"
         if self.width[0] == self.width[2] and self.height[0] == self.height[2]:
             return f"{line}; images {self.width[0]} x {self.height[0]}"
-        width, height = ("-".join(map(str, side)) for side in (self.width, self.height))
+        width, height = ("-".join(map(str, dict.fromkeys(side))) for side in (self.width, self.height))
         return f"{line}; images {width} wide, {height} high (min-median-max)"
 
     def to_dict(self) -> dict[str, Any]:

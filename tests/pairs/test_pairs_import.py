@@ -179,8 +179,8 @@ def test_options_allow_other_splits_and_one_environment(inputs: BuildInputs) -> 
     text = f"a,b\n{LG[0]},bar-val-0027\n{LG[0]},{LG[1]}\n"
     made = build(inputs, text, splits=["train", "val"], same_env="allow")
     assert made.counts() == {"ok": 2}
-    assert "1 items of split val are in pairs" in made.card
-    assert "1 pairs stay in one environment" in made.notes[0]
+    assert "items of split val in the pairs: 1" in made.card
+    assert made.notes == ("pairs within one environment, which show nothing of what changes: 1",)
     with pytest.raises(ConfigError, match="splits"):
         build(inputs, text, splits=["dev"])
 
@@ -211,7 +211,7 @@ def test_new_images_become_items(inputs: BuildInputs) -> None:
     assert (item["width"], item["height"]) == (20, 20)
     assert item["path"] == "data/twice/one.png" and item["subject"] == "train-0-0"
     assert [r["b_id"] for r in rows(made)] == [item["item_id"]] * 2
-    assert "1 images that were no items before" in made.notes[0]
+    assert made.notes == ("images that were no items before, added in split train: 1",)
     assert not set(inputs.manifest["item_id"].to_pylist()) & {item["item_id"]}
 
 
@@ -392,7 +392,9 @@ def many(n: int = 12) -> str:
 def test_all_rows_are_taken_unless_a_limit_is_given(inputs: BuildInputs) -> None:
     made = build(replace(inputs, n_pairs=3), many())
     assert made.counts() == {"ok": 12}
-    assert made.notes[0].startswith("all 12 pairs of the file are taken, not 3")
+    assert made.notes[0].startswith(
+        "all 12 pairs of the file are taken; 'pairs' of the configuration, 3, does not cut"
+    )
     assert "| pairs asked for | all that the file lists |" in made.card
     short = build(inputs, many(), limit=99)
     assert short.counts() == {"ok": 12}
