@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +20,7 @@ from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs
 from cfpairs.pairs.matching import indices
 from cfpairs.pairs.nearest import NearestOptions
+from cfpairs.progress import Advance
 from cfpairs.tables import Embeddings
 
 N = 40
@@ -210,6 +213,34 @@ def test_more_neighbours_than_items_is_said() -> None:
     table, rows = sample()
     made = build(inputs(table, rows), neighbours=30)
     assert "some items have fewer than 30 neighbours: all are proposed" in made.notes
+
+
+class Counted:
+    """A progress that remembers what was announced and what was done."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+
+    @contextmanager
+    def task(self, _description: str, total: int) -> Iterator[Advance]:
+        self.total += total
+        yield self.advance
+
+    def advance(self, step: int) -> None:
+        self.done += step
+
+    def say(self, line: str) -> None:
+        raise AssertionError(line)
+
+
+@pytest.mark.parametrize(
+    "options", [*CASES, {"match": "greedy"}, {"differ": ["env", "split"], "neighbours": 50}]
+)
+def test_progress_ends_where_it_said(options: dict[str, object]) -> None:
+    seen = Counted()
+    with suppress(DataError):
+        build(replace(inputs(*sample()), progress=seen), **options)
+    assert seen.done == seen.total > 0
 
 
 def with_list(given_: BuildInputs) -> BuildInputs:

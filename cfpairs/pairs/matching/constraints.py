@@ -56,12 +56,9 @@ class ConstraintOptions(Strict):
         return " and ".join(parts) or "no condition"
 
     def settings(self) -> dict[str, object]:
-        """Every option and its value, lists in words, for the card."""
+        """Every option and its value in words, for the card."""
         dumped: dict[str, Any] = self.model_dump()
-        return {
-            name: (", ".join(value) or "none") if isinstance(value, tuple) else value
-            for name, value in dumped.items()
-        }
+        return {name: _in_words(value) for name, value in dumped.items()}
 
 
 @dataclass(frozen=True)
@@ -258,6 +255,14 @@ def _codes(table: pa.Table, name: str) -> NDArray[np.int64]:
         ) from error
     codes: NDArray[np.int64] = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     return codes
+
+
+def _in_words(value: Any) -> object:
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not set" if value is None else value
 
 
 def _loose_notes(options: ConstraintOptions) -> list[str]:
