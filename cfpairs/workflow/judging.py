@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cfpairs.encoders.base import Encoder
 from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import DataError
 from cfpairs.preprocessing import Preprocessor
@@ -21,7 +22,6 @@ from cfpairs.workflow.context import Context
 from cfpairs.workflow.embeddings import embed_missing
 
 if TYPE_CHECKING:
-    from cfpairs.encoders.base import Encoder
     from cfpairs.probes.solver import LinearFits
 
 __all__ = ["EncoderJudge", "LabelProbe", "open_judge"]
@@ -136,7 +136,7 @@ def environment_shifts(
 
 
 class EncoderJudge:
-    """See `cfpairs.pairs.base.Judge`; the encoder is loaded when the first image is to be encoded.
+    """See `cfpairs.pairs.base.Judge`; model and probe are made when they are first needed.
 
     Parameters
     ----------
@@ -145,11 +145,13 @@ class EncoderJudge:
         Training items, as rows of the manifest.
     embeddings : Embeddings
         Vectors by the configured encoder as they are stored; items without one are left out.
+    encoder : Encoder
+        The configured encoder; the caller closes it.
     """
 
-    def __init__(self, context: Context, items: pa.Table, embeddings: Embeddings) -> None:
+    def __init__(self, context: Context, items: pa.Table, embeddings: Embeddings, encoder: Encoder) -> None:
         self._config = context.config.encoder
-        self._encoder: Encoder = open_encoder(self._config)
+        self._encoder = encoder
         self._unit_space = context.config.preprocess.standardize == "none"
         self.encoder_id = self._encoder.info.id
         known = [item in embeddings for item in items["item_id"].to_pylist()]
@@ -205,10 +207,6 @@ class EncoderJudge:
             [subject or parent or item for item, subject, parent in zip(*columns, strict=True)],
         )
 
-    def close(self) -> None:
-        """Free the encoder."""
-        self._encoder.close()
-
 
 @contextmanager
 def open_judge(context: Context, sources: pa.Table, name: str) -> Iterator[EncoderJudge]:
@@ -217,8 +215,9 @@ def open_judge(context: Context, sources: pa.Table, name: str) -> Iterator[Encod
     context.progress.say(
         f"pairs {name}: edits are checked in the embedding, which the {len(train)} training items need first"
     )
-    judge = EncoderJudge(context, train, read_embeddings(embed_missing(context, train).folder))
+    encoder = open_encoder(context.config.encoder)
     try:
-        yield judge
+        found = read_embeddings(embed_missing(context, train, encoder).folder)
+        yield EncoderJudge(context, train, found, encoder)
     finally:
-        judge.close()
+        encoder.close()

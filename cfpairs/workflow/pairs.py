@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cfpairs.config import PairConfig, parse_options
-from cfpairs.encoders.base import split_spec
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cells import cell_counts
@@ -30,6 +29,7 @@ from cfpairs.tables import (
 )
 from cfpairs.workflow.context import Context, StageResult, source_items
 from cfpairs.workflow.embeddings import embed_missing, encoder_id
+from cfpairs.workflow.given import are_given
 from cfpairs.workflow.judging import open_judge
 from cfpairs.workflow.manifest import make_manifest, open_dataset, source_digest
 
@@ -173,7 +173,7 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
 
 
 def _check_encoder(context: Context, pair: PairConfig, builder: Any) -> None:
-    if getattr(builder, "makes_images", False) and split_spec(context.config.encoder.spec)[0] == "given":
+    if getattr(builder, "makes_images", False) and are_given(context):
         raise ConfigError(
             f"method {pair.method!r} makes images, which need an encoder, but the data set brings embeddings",
             remedy="use method nearest, random or import, or name the encoder that made the embeddings",

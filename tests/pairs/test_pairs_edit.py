@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,9 @@ from cfpairs.config import parse_options
 from cfpairs.errors import ConfigError, DataError, UnknownNameError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cells import TrainItems
+from cfpairs.pairs.edit.base import EditPlan, EditRejectedError, EditScene, EditTask, Mask
 from cfpairs.pairs.edit.builder import EditBuilder, EditOptions
+from cfpairs.pairs.edit.pixels import decode_image, read_file
 from cfpairs.pairs.edit.streams import Outcome, Stream, in_order, make_streams, next_wave
 from cfpairs.pairs.random import RandomOptions
 from cfpairs.registry import resolve
@@ -36,7 +38,9 @@ def inputs(tmp_path: Path) -> BuildInputs:
 
 
 def build(inputs: BuildInputs, options: Mapping[str, object] | None = None, **changes: object) -> PairSet:
-    return EditBuilder(EditOptions(**(options or {}))).build(replace(inputs, **changes))
+    """Build with the masks that the manifest lists, and no guesses, unless told otherwise."""
+    chosen = EditOptions(**({"masks": ("column",)} | dict(options or {})))
+    return EditBuilder(chosen).build(replace(inputs, **changes))
 
 
 def read(workspace: Workspace, path: str) -> np.ndarray:
@@ -179,8 +183,8 @@ def test_a_bad_item_is_rejected_and_another_takes_its_place(inputs: BuildInputs,
     assert [replacement[k] for k in ("label", "env_a", "env_b")] == [
         bad[k] for k in ("label", "env_a", "env_b")
     ]
-    assert "1 items could not be edited" in made.notes[0]
-    assert bad["reason"] in made.card
+    assert made.notes[-1] == "edit: 8 kept of 9 tried (88.9 %)"
+    assert bad["reason"].partition(":")[0] in made.card
     assert build(inputs).pairs.equals(made.pairs)
 
 
@@ -228,7 +232,7 @@ def test_an_empty_group_is_a_note_and_its_edits_are_made(tmp_path: Path) -> None
     inputs = BuildInputs(workspace, "edit", fake_manifest(workspace, counts), 6, 0)
     made = build(inputs)
     assert made.counts() == {"ok": 6}
-    assert made.notes == ("no training item in lying on brown, standing on green",)
+    assert made.notes[0] == "no training item in lying on brown, standing on green"
 
 
 def test_one_label_is_a_note(tmp_path: Path) -> None:
@@ -242,6 +246,7 @@ def test_a_shortfall_is_said_and_more_edits_of_an_item_mend_it(inputs: BuildInpu
     assert short.counts() == {"ok": 24}
     assert short.notes == (
         "asked for 40 pairs, made 24: no more candidates; option 'per_item' allows more of each",
+        "edit: 24 kept of 24 tried (100.0 %)",
     )
     more = build(inputs, {"per_item": 2}, n_pairs=40)
     assert more.counts()["ok"] == 40
@@ -279,9 +284,14 @@ def test_three_environments(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), n=st.integers(1, 30), choose=st.sampled_from(["balanced", "minority", "all"]))
+@given(
+    data=st.data(),
+    n=st.integers(1, 30),
+    choose=st.sampled_from(["balanced", "minority", "all"]),
+    shares=st.sampled_from([None, {0: 3, 1: 1}, {0: 1, 1: 1}]),
+)
 def test_waves_give_what_one_by_one_would_and_keep_the_prefix(
-    data: st.DataObject, n: int, choose: str
+    data: st.DataObject, n: int, choose: str, shares: dict[int, int] | None
 ) -> None:
     sizes = data.draw(st.lists(st.integers(0, 6), min_size=4, max_size=4))
     groups = {(i // 2, i % 2): np.arange(10 * i, 10 * i + s) for i, s in enumerate(sizes) if s}
@@ -291,7 +301,7 @@ def test_waves_give_what_one_by_one_would_and_keep_the_prefix(
     good = data.draw(st.lists(st.booleans(), min_size=40, max_size=40))
 
     def run(wanted: int) -> list[str]:
-        streams = make_streams(items, frozenset({0, 1}), choose, 1, 0)  # type: ignore[arg-type]
+        streams = make_streams(items, frozenset({0, 1}), choose, 1, 0, shares)  # type: ignore[arg-type]
         while wave := next_wave(streams, wanted):
             for stream, place in wave:
                 row, env = stream.candidates[place].tolist()
@@ -320,9 +330,208 @@ def test_turns_number_the_candidates_of_a_target() -> None:
     assert len(set(turns)) == len(turns) == 5
 
 
+@pytest.mark.parametrize("choose", ["balanced", "minority", "all"])
+def test_labels_take_turns_by_their_shares(inputs: BuildInputs, choose: str) -> None:
+    def labels(shares: Mapping[str, int], n: int) -> list[int]:
+        options = {"choose": choose, "shares": shares}
+        return build(inputs, options, n_pairs=n).pairs["label"].to_pylist()
+
+    dealt = labels({"lying": 3, "standing": 1}, 16)
+    assert Counter(dealt) == {0: 12, 1: 4}
+    assert Counter(dealt[:8]) == {0: 6, 1: 2}
+    assert labels({"lying": 3, "standing": 1}, 7) == dealt[:7]
+    assert set(labels({"standing": 5}, 6)) == {1}
+    # A label that is used up leaves its turns to the other.
+    assert Counter(labels({"lying": 3, "standing": 1}, 20)) == {0: 12, 1: 8}
+
+
+class Painter:
+    """An editor for tests: paints everything but the foreground, in batches, and counts its calls."""
+
+    version = 1
+    summary = "Painted."
+    limits = ()
+    threaded = False
+
+    def __init__(self, batch_size: int = 3, weak: int = 0, fails: int | None = None) -> None:
+        self.batch_size, self.weak, self.fails = batch_size, weak, fails
+        self.batches: list[int] = []
+        self.closed = 0
+
+    def open(self, scene: EditScene) -> frozenset[int]:
+        self.scene = scene
+        return frozenset(scene.env_names)
+
+    def plan(self, task: EditTask) -> EditPlan:
+        content = read_file(self.scene.workspace.file(task.item["path"]), "image")
+        image = decode_image(content, "image")
+        mask = self.scene.masks.mask(task.item, image, content)
+        key = (task.item["item_id"], str(task.turn), str(task.attempt))
+        return EditPlan(image, key, mask, {"prompt": "paint"}, {"task": task})
+
+    def edit(self, plans: Sequence[EditPlan]) -> list[np.ndarray | EditRejectedError]:
+        self.batches.append(len(plans))
+        return [self.paint(plan) for plan in plans]
+
+    def paint(self, plan: EditPlan) -> np.ndarray | EditRejectedError:
+        task = plan.data["task"]
+        if self.fails is not None and task.turn % 3 == self.fails:
+            raise RuntimeError("out of memory")
+        if task.attempt < self.weak:
+            return plan.source.copy()
+        keep = plan.mask.alpha[:, :, None] > 0
+        return np.where(keep, plan.source, np.uint8(40 + 50 * task.env + task.attempt))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def painted(
+    inputs: BuildInputs, painter: Painter, options: Mapping[str, object] | None = None, **changes: object
+) -> PairSet:
+    builder = EditBuilder(EditOptions(**({"masks": ("column",)} | dict(options or {}))))
+    builder.editor = painter  # type: ignore[assignment]
+    return builder.build(replace(inputs, **changes))
+
+
+def test_an_editor_without_threads_gets_batches_and_gives_the_same_whatever_their_size(
+    inputs: BuildInputs, tmp_path: Path
+) -> None:
+    three, one = Painter(3), Painter(1)
+    first = painted(inputs, three)
+    workspace = Workspace(tmp_path / "other")
+    other = replace(inputs, workspace=workspace, manifest=fake_manifest(workspace))
+    second = painted(other, one, {"workers": 1})
+    assert three.batches == [3, 3, 2] and one.batches == [1] * 8
+    assert three.closed == one.closed == 1
+    assert first.pairs.equals(second.pairs) and image_hashes(inputs) == image_hashes(other)
+    assert set(first.pairs["prompt"].to_pylist()) == {"paint"}
+
+
+def test_what_an_editor_without_threads_has_made_is_kept(inputs: BuildInputs) -> None:
+    whole = painted(inputs, Painter())
+    images = sorted(inputs.workspace.pair_images("edit").iterdir())
+    for lost in images[:3]:
+        lost.unlink()
+    again = Painter()
+    assert painted(inputs, again).pairs.equals(whole.pairs)
+    assert again.batches == [3]
+    assert sorted(inputs.workspace.pair_images("edit").iterdir()) == images
+
+
+def test_an_editor_that_breaks_costs_the_images_it_breaks_on(inputs: BuildInputs) -> None:
+    made = painted(inputs, Painter(fails=0), n_pairs=6)
+    rows = made.pairs.to_pylist()
+    reasons = {r["reason"] for r in rows if r["status"] == "rejected"}
+    assert made.counts()["ok"] == 6 and reasons == {"the edit failed: RuntimeError"}
+
+
+def test_a_failed_check_is_tried_again_with_another_attempt(inputs: BuildInputs) -> None:
+    made = painted(inputs, Painter(weak=1))
+    rows = made.pairs.to_pylist()
+    assert [(r["status"], r["attempts"]) for r in rows] == [("ok", 2)] * 8
+    assert {r["mask_source"] for r in rows} == {"column"}
+    assert min(r["background_change"] for r in rows) == 1 and {r["foreground_change"] for r in rows} == {0}
+
+
+def test_attempts_that_are_used_up_leave_a_rejected_pair_and_its_image(inputs: BuildInputs) -> None:
+    with pytest.raises(DataError, match="24 of them because: the background did not change"):
+        painted(inputs, Painter(weak=3), n_pairs=4)
+    with pytest.raises(DataError, match="24 items rejected"):
+        painted(inputs, Painter(weak=1), {"attempts": 1}, n_pairs=4, name="once")
+    made = painted(inputs, HalfWeak(), n_pairs=4, name="half")
+    bad = [r for r in made.pairs.to_pylist() if r["status"] == "rejected"]
+    assert bad and {(r["reason"], r["attempts"]) for r in bad} == {("the background did not change", 3)}
+    assert all(inputs.workspace.file(r["rejected_path"]).is_file() and r["score"] == 0 for r in bad)
+    assert made.counts()["ok"] == 4
+    line = next(line for line in made.card.splitlines() if line.startswith("| share of the background"))
+    assert line.endswith(f"| {len(bad)} |")
+
+
+class HalfWeak(Painter):
+    """Never paints anything on items of even turns."""
+
+    def paint(self, plan: EditPlan) -> np.ndarray | EditRejectedError:
+        return plan.source.copy() if plan.data["task"].turn % 2 == 0 else super().paint(plan)
+
+
+def test_a_larger_set_begins_with_the_smaller_through_retries_and_rejections(inputs: BuildInputs) -> None:
+    options = {"attempts": 2}
+    large = painted(inputs, HalfWeak(weak=1), options, n_pairs=10).pairs
+    for n in (1, 4, 7):
+        small = painted(inputs, HalfWeak(weak=1), options, n_pairs=n).pairs
+        assert small["pair_id"].to_pylist() == large["pair_id"].to_pylist()[: len(small)]
+
+
+def test_an_edit_that_gives_the_same_image_again_is_not_made_again(inputs: BuildInputs) -> None:
+    class Stubborn(Painter):
+        def plan(self, task: EditTask) -> EditPlan:
+            return replace(super().plan(task), key=(task.item["item_id"],))
+
+    editor = Stubborn(weak=9, batch_size=64)
+    with pytest.raises(DataError, match="background did not change"):
+        painted(inputs, editor, n_pairs=24)
+    assert sum(editor.batches) == 24
+
+
+def test_a_foreground_that_is_not_kept_is_rejected(inputs: BuildInputs) -> None:
+    class Wiper(Painter):
+        def paint(self, plan: EditPlan) -> np.ndarray:
+            return np.full_like(plan.source, 120)
+
+    with pytest.raises(DataError, match="the foreground changed"):
+        painted(inputs, Wiper(), n_pairs=4)
+    made = painted(inputs, Wiper(), {"checks": {"foreground": None}}, n_pairs=4)
+    assert min(made.pairs["foreground_change"].to_pylist()) > 50
+
+
+def test_a_computed_mask_is_written_beside_its_image_and_guesses_are_said(inputs: BuildInputs) -> None:
+    class Guess:
+        def has(self, item: Mapping[str, object]) -> bool:
+            return True
+
+        def mask(self, item: Mapping[str, object], image: np.ndarray, content: bytes) -> Mask:
+            alpha = np.zeros(image.shape[:2], np.float32)
+            alpha[8:24, 8:24] = 1
+            return Mask(alpha, "guess", "grabcut")
+
+    class Guesser(Painter):
+        def open(self, scene: EditScene) -> frozenset[int]:
+            return super().open(replace(scene, masks=Guess()))
+
+    made = painted(inputs, Guesser())
+    assert made.items is not None
+    for item in made.items.to_pylist():
+        assert item["mask_path"] == f"pairs/edit/images/{item['item_id']}.mask.png"
+        assert (read(inputs.workspace, item["mask_path"]) == 255).sum() == 256
+    assert "8 of 8 masks were guessed by GrabCut: look at some of the edits" in made.notes
+    again = Guesser()
+    inputs.workspace.file(made.items["mask_path"].to_pylist()[0]).unlink()
+    assert painted(inputs, again).pairs.equals(made.pairs) and again.batches == [1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"shares": {"laying": 1}}, "got 'laying', expected perhaps 'lying'"),
+        ({"masks": ("colum",)}, "perhaps 'column'"),
+        ({"mask_options": {"column": {"folde": "x"}}}, "masker 'column'"),
+    ],
+)
+def test_options_that_do_not_fit_the_data_are_one_clear_line(
+    inputs: BuildInputs, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        build(inputs, options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shares": {"lying": 0}}, "at least one label"),
+        ({"attempts": 0}, "attempts"),
+        ({"checks": {"labels": 1}}, "checks"),
         ({"chose": "all"}, "perhaps 'choose'"),
         ({"choose": "some"}, "choose"),
         ({"per_item": 0}, "per_item"),

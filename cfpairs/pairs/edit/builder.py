@@ -303,6 +303,9 @@ class EditBuilder:
         if not made:
             raise DataError("no pair could be made", got=_why_none(pairs), remedy="check images and masks")
         notes = self._notes(items, targets, pairs, len(made), inputs)
+        tried = (
+            f"{inputs.name}: {len(made)} kept of {len(pairs)} tried ({100 * len(made) / len(pairs):.1f} %)"
+        )
         card = pair_card(
             inputs,
             items,
@@ -316,7 +319,7 @@ class EditBuilder:
             notes=notes,
         )
         card += "\n" + check_section(self.options.checks, pairs)
-        return PairSet(make_table(pairs, PAIRS), make_table(made, MANIFEST), card, tuple(notes))
+        return PairSet(make_table(pairs, PAIRS), make_table(made, MANIFEST), card, (*notes, tried))
 
     def _notes(
         self,
@@ -328,14 +331,12 @@ class EditBuilder:
     ) -> list[str]:
         out_of_reach = sorted(set(items.env_names) - targets)
         guessed = sum(p.get("mask_source") == "grabcut" for p in pairs if p["status"] == "ok")
-        share = f"{100 * made / len(pairs):.0f} %"
         notes = [
             *missing_notes(items),
             *(f"no background to use in environment {items.env_names[env]!r}" for env in out_of_reach),
             *shortfall_note(
                 inputs.n_pairs, made, "no more candidates; option 'per_item' allows more of each"
             ),
-            f"{inputs.name}: {made} kept of {len(pairs)} tried ({share})",
         ]
         if guessed > made / 2:
             notes.append(f"{guessed} of {made} masks were guessed by GrabCut: look at some of the edits")
