@@ -69,7 +69,9 @@ class Folders:
         """
         found, _ = find_images(root, self._listing(root), self.options)
         groups = len({(f.label, f.env) for f in found})
-        methods = ("edit", "nearest", "random") if self._masks(root) else ("nearest", "random")
+        masks = self._masks(root)
+        masked = masks is not None and any(masks.of(f.relative) for f in found)
+        methods = ("edit", "nearest", "random") if masked else ("nearest", "random")
         return {"pairs": [{"method": m, "pairs": max(PAIR_COUNT, groups)} for m in methods]}
 
     def prepare(self, root: Path, workspace: Workspace, seed: int, progress: Progress) -> None:

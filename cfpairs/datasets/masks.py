@@ -18,20 +18,16 @@ class MaskFolder:
     Parameters
     ----------
     folder : Path
+    chosen : bool
+        Whether the user named it; one that was only found may turn out to hold no masks.
     links_out : bool
         Whether links may lead out of it.
-
-    Raises
-    ------
-    DataError
-        If it holds no image.
     """
 
-    def __init__(self, folder: Path, *, links_out: bool = False) -> None:
+    def __init__(self, folder: Path, *, chosen: bool, links_out: bool = False) -> None:
         self.folder = folder
+        self.chosen = chosen
         self.listing: Listing = list_images(folder, links_out=links_out)
-        if not self.listing.files:
-            raise DataError("no mask in the folder of masks", got=folder, remedy="check data.options.masks")
         self._by_path: dict[str, str] = {}
         stems: dict[str, set[str]] = {}
         for file in self.listing.files:
@@ -54,10 +50,10 @@ class MaskFolder:
             folder = Path(os.path.abspath(root / chosen))
             if not folder.is_dir():
                 raise DataError("no folder of masks", got=folder, remedy="check data.options.masks")
-            return cls(folder, links_out=links_out)
+            return cls(folder, chosen=True, links_out=links_out)
         for place in places:
             if place.is_dir():
-                return cls(place, links_out=links_out)
+                return cls(place, chosen=False, links_out=links_out)
         return None
 
     def of(self, image: str, *, anywhere: bool = False) -> Path | None:
@@ -81,12 +77,15 @@ class MaskFolder:
         Raises
         ------
         DataError
-            If none has one: names do not match.
+            If none has one in a folder that the user named: names do not match.
         """
-        if not found:
+        if not found and self.chosen:
+            files = self.listing.files
             raise DataError(
                 "no image has a mask in the folder of masks",
-                got=f"{self.folder} with {self.listing.files[0].relative!r}",
+                got=f"{self.folder} with {files[0].relative!r}"
+                if files
+                else f"{self.folder}, without an image",
                 expected="the images' own paths and names",
                 remedy="check data.options.masks",
             )

@@ -270,6 +270,16 @@ def test_masks_lie_in_the_same_tree(tmp_path: Path) -> None:
     assert "1 of 12 images have no mask" in notes_of(listed(root, masks="../cut"))[0]
 
 
+def test_a_folder_of_that_name_that_holds_no_masks_is_said_and_a_named_one_refused(tmp_path: Path) -> None:
+    root = fake_folders(tmp_path / "d", each=1, size=4)
+    (root / "masks").mkdir()
+    for _ in ("empty", "of other names"):
+        assert "6 of 6 images have no mask" in notes_of(listed(root))[0]
+        with pytest.raises(DataError, match="no image has a mask in the folder of masks"):
+            listed(root, masks="masks")
+        save(root / "masks" / "dog.png", DOT)
+
+
 def test_links_may_not_leave_the_root(tmp_path: Path) -> None:
     root = fake_folders(tmp_path / "d", each=1, size=4)
     save(tmp_path / "away" / "x.png", DOT)

@@ -228,7 +228,7 @@ def test_sizes_are_those_of_the_image_as_it_is_seen(tmp_path: Path) -> None:
     exif = turned.getexif()
     exif[0x0112] = 6
     turned.save(tmp_path / "b" / "turned.jpg", exif=exif)
-    Image.new("1", (20_000, 10_000)).save(tmp_path / "b" / "huge.png")
+    Image.new("1", (20_000, 4_500)).save(tmp_path / "b" / "huge.png")
     table = listed(tmp_path / "b")
     assert (table["width"].to_pylist(), table["height"].to_pylist()) == ([10, 0], [20, 0])
 
