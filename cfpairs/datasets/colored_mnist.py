@@ -195,7 +195,7 @@ class ColoredMNIST:
     def _describe(self, item: PlannedItem, names: tuple[str, str]) -> dict[str, Any]:
         flips = (*self.options.train_flips, self.options.test_flip)
         by_colour = self.options.environment == "colour"
-        domain_name = f"domain {item.domain}, {flips[item.domain]:g} flipped"
+        domain_name = f"domain {item.domain} ({flips[item.domain]:g} flipped)"
         return {
             "split": item.split,
             "label": item.label,

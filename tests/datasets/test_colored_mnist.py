@@ -126,7 +126,7 @@ def test_environments_can_be_the_domains(root: Path, workspace: Workspace, tmp_p
         "val": [0, 1],
         "test": [2],
     }
-    assert by_domain["env_name"].iloc[-1] == "domain 2, 0.9 flipped"
+    assert by_domain["env_name"].iloc[-1] == "domain 2 (0.9 flipped)"
     by_colour = ColoredMNIST(options()).manifest(root, workspace, 0).to_pandas()
     assert (by_domain["item_id"] == by_colour["item_id"]).all()
 

@@ -142,7 +142,7 @@ def test_a_missing_image_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "envs",
     [
-        {0: "domain 0, 0.1 flipped", 1: "domain 1, 0.2 flipped"},
+        {0: "domain 0 (0.1 flipped)", 1: "domain 1 (0.2 flipped)"},
         {0: "red", 1: "blue"},
         {0: "red", 1: "green", 2: "blue"},
         {0: "red", 1: "red"},
