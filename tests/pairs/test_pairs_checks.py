@@ -145,13 +145,13 @@ def test_figures_and_their_units(items: TrainItems) -> None:
     assert checked.columns["background_change"] == pytest.approx(1, abs=0.01)
     assert checked.columns["score"] == pytest.approx(1 - 64 / 256, abs=0.01)
     label, env = source["label"], source["env"]
-    there = (items.label == label) & (items.env == 1 - env)
+    foreign = np.array([s != source["subject"] for s in items.table["subject"].to_pylist()])
+    there = (items.label == label) & (items.env == 1 - env) & foreign
     rank = np.mean(np.linalg.norm(judge.vectors[there] - before, axis=1) < 6)
     assert checked.columns["distance_rank"] == pytest.approx(rank, abs=1e-4)
     means = []
     for where in (env, 1 - env):
-        rows = (items.label == label) & (items.env == where)
-        rows[0] = False
+        rows = (items.label == label) & (items.env == where) & foreign
         means.append(judge.vectors[rows].mean(axis=0))
     margin = np.linalg.norm(after - means[0]) - np.linalg.norm(after - means[1])
     assert checked.columns["env_margin"] == pytest.approx(margin, abs=1e-3)

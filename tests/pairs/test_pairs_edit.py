@@ -183,7 +183,7 @@ def test_a_bad_item_is_rejected_and_another_takes_its_place(inputs: BuildInputs,
     assert [replacement[k] for k in ("label", "env_a", "env_b")] == [
         bad[k] for k in ("label", "env_a", "env_b")
     ]
-    assert made.notes[-1] == "edit: 8 kept of 9 tried (88.9 %)"
+    assert "Yield: 8 of 9 tried" in made.card
     assert bad["reason"].partition(":")[0] in made.card
     assert build(inputs).pairs.equals(made.pairs)
 
@@ -232,7 +232,7 @@ def test_an_empty_group_is_a_note_and_its_edits_are_made(tmp_path: Path) -> None
     inputs = BuildInputs(workspace, "edit", fake_manifest(workspace, counts), 6, 0)
     made = build(inputs)
     assert made.counts() == {"ok": 6}
-    assert made.notes[0] == "no training item in lying on brown, standing on green"
+    assert made.notes == ("no training item in lying on brown, standing on green",)
 
 
 def test_one_label_is_a_note(tmp_path: Path) -> None:
@@ -246,7 +246,6 @@ def test_a_shortfall_is_said_and_more_edits_of_an_item_mend_it(inputs: BuildInpu
     assert short.counts() == {"ok": 24}
     assert short.notes == (
         "asked for 40 pairs, made 24: no more candidates; option 'per_item' allows more of each",
-        "edit: 24 kept of 24 tried (100.0 %)",
     )
     more = build(inputs, {"per_item": 2}, n_pairs=40)
     assert more.counts()["ok"] == 40

@@ -303,9 +303,6 @@ class EditBuilder:
         if not made:
             raise DataError("no pair could be made", got=_why_none(pairs), remedy="check images and masks")
         notes = self._notes(items, targets, pairs, len(made), inputs)
-        tried = (
-            f"{inputs.name}: {len(made)} kept of {len(pairs)} tried ({100 * len(made) / len(pairs):.1f} %)"
-        )
         card = pair_card(
             inputs,
             items,
@@ -319,7 +316,7 @@ class EditBuilder:
             notes=notes,
         )
         card += "\n" + check_section(self.options.checks, pairs)
-        return PairSet(make_table(pairs, PAIRS), make_table(made, MANIFEST), card, (*notes, tried))
+        return PairSet(make_table(pairs, PAIRS), make_table(made, MANIFEST), card, tuple(notes))
 
     def _notes(
         self,
