@@ -20,7 +20,7 @@ from diffusion_fakes import save_inpainting, save_instruct, save_single_file, sa
 from fakes import fake_workspace
 from numpy.typing import NDArray
 
-from cfpairs.config import parse_options
+from cfpairs.config import parse_options, read_config
 from cfpairs.errors import CfpairsError, ConfigError, DataError, MissingDependencyError
 from cfpairs.pairs.edit import diffusion
 from cfpairs.pairs.edit.base import EditRejectedError, EditScene, EditTask, Mask
@@ -388,9 +388,9 @@ def test_a_missing_model_is_one_line(models: Path, scene: EditScene, model: str,
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("offline", [True, None])
+@pytest.mark.parametrize("offline", [True, False])
 def test_an_unknown_hub_name_is_one_line_and_quick(
-    scene: EditScene, monkeypatch: pytest.MonkeyPatch, offline: bool | None
+    scene: EditScene, monkeypatch: pytest.MonkeyPatch, offline: bool
 ) -> None:
     import huggingface_hub
 
@@ -408,7 +408,7 @@ def test_an_unknown_hub_name_is_one_line_and_quick(
         CfpairsError, match=r"nobody/no-such-inpainting cannot be loaded.*not in the cache"
     ) as caught:
         editor.open(scene)
-    assert time.perf_counter() - start < 2 and asked == ([] if offline else [10.0])
+    assert time.perf_counter() - start < 5 and asked == ([] if offline else [10.0])
     assert "\n" not in str(caught.value) and "editor composite" in str(caught.value)
 
 
@@ -524,3 +524,10 @@ def test_a_frame_gives_back_what_it_was_given(shape: tuple[int, int]) -> None:
     assert np.abs(back.astype(int) - pixels).max() <= 12 * max(1, max(shape) / 96)
     share = frame.share(np.ones(shape, np.float32))
     assert share.sum() == frame.inner[0] * frame.inner[1] and 96 in frame.inner
+
+
+def test_the_example_configuration_is_right() -> None:
+    config = read_config(Path(__file__).parents[2] / "configs" / "edit-inpaint.yaml")
+    chosen = config.pairs[0].options
+    options = parse_options(InpaintOptions, chosen["editor_options"], "editor")
+    assert chosen["editor"] == "inpaint" and set(options.prompts) == {"land", "water"}

@@ -60,8 +60,8 @@ class DiffusionOptions(Strict):
     safety_checker: bool | None = Field(
         default=None, description="false: run without; true: insist on one; default: as the model has it"
     )
-    offline: bool | None = Field(
-        default=None, description="true: the hub's cache only; default: as HF_HUB_OFFLINE says"
+    offline: bool = Field(
+        default=False, description="true: the hub's cache only, as HF_HUB_OFFLINE in the environment has it"
     )
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub name")
     variant: str | None = Field(default=None, description="which of several weights, such as fp16")

@@ -66,8 +66,8 @@ class ModelSource:
         Branch, tag or commit of a hub name.
     variant : str or None
         Which weights of several, such as ``fp16``.
-    offline : bool or None
-        Whether only the hub's cache may be used; None leaves it to ``HF_HUB_OFFLINE``.
+    offline : bool
+        Whether only the hub's cache may be used; ``HF_HUB_OFFLINE`` in the environment says so too.
     allow_pickle : bool
         Whether weights that are not safetensors may be loaded.
     root : Path or None
@@ -78,7 +78,7 @@ class ModelSource:
     config: str | None = None
     revision: str | None = None
     variant: str | None = None
-    offline: bool | None = None
+    offline: bool = False
     allow_pickle: bool = False
     root: Path | None = None
 
@@ -135,7 +135,7 @@ def _fetch(source: ModelSource) -> Path:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     name, revision = source.model, source.revision
-    offline = constants.HF_HUB_OFFLINE or bool(source.offline)
+    offline = constants.HF_HUB_OFFLINE or source.offline
     reason = "offline" if offline else ""
     with silent():
         if not offline:
