@@ -38,11 +38,11 @@ USUAL_WIDTH = 0.9
 STAIRS = 0.2
 """Variance that the stairs of a mask's pixels add to the measured width, to be taken off."""
 
-UNMIX = 0.85
-"""How much of the texture at the edge is the image's own, the rest being the foreground's nearest colour.
+UNMIX = (0.05, 0.95)
+"""Between these shares of foreground a pixel's colour goes over from the nearest foreground's to its own.
 
-The more is kept, the more of the old background's texture; the less, the smoother the edge. Measured on
-photographs: at this share the edge is as rough as that of an unedited image.
+Its own, the old background taken off, keeps the texture of the foreground but some of the background's too;
+the nearest has neither. Measured on photographs, these make the edge as rough as that of an unedited image.
 """
 
 
@@ -191,8 +191,10 @@ def _own_colour(
     empty = share[:, :, 0] <= 1 - CORE
     if empty.any():
         old = _carried(image, empty)
-        unmixed = np.clip((image - (1 - share) * old) / np.maximum(share, np.float32(0.2)), 0, 255)
-        near += (unmixed - near) * np.clip((share - 0.2) / 0.5, 0, 1) * np.float32(UNMIX)
+        unmixed = np.clip((image - (1 - share) * old) / np.maximum(share, np.float32(0.1)), 0, 255)
+        near += (unmixed - near) * np.clip((share - UNMIX[0]) / (UNMIX[1] - UNMIX[0]), 0, 1).astype(
+            np.float32
+        )
     return np.where(core[:, :, None], image.astype(np.float32), near)
 
 
