@@ -53,6 +53,9 @@ class DataConfig(Strict):
     preset: str = "digits"
     root: Path | None = Field(default=None, description="folder of the data set; relative to this file")
     options: dict[str, Any] = Field(default_factory=dict, description="the preset's own settings")
+    train_with: tuple[str, ...] = Field(
+        default=(), description="pair sets whose made items are training items like those of the data set"
+    )
 
 
 class PairConfig(Strict):

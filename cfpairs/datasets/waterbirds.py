@@ -93,8 +93,9 @@ class Waterbirds:
         self.options = options
 
     def starting(self, root: Path) -> Mapping[str, Any]:
-        """For variant ``counterfactual`` one pair set: an edit for each training item that is left out.
+        """For variant ``counterfactual``: an edit for each training item that is left out, in its place.
 
+        The edits are training items like the others, and nearest and random pairs may take them.
         The check of the label is left out of it: where every label has one place, whatever finds the label in
         the training items may look at the place, and would reject the good edits.
 
@@ -113,7 +114,14 @@ class Waterbirds:
             "shares": dict(sorted(left_out.items())),
             "checks": {"label": None},
         }
-        return {"pairs": [{"method": "edit", "pairs": left_out.total(), "options": edits}]}
+        others = {"pairs": left_out.total(), "options": {"differ": ["env", "subject"]}}
+        return {
+            "data": {"train_with": ["edit"]},
+            "pairs": [
+                {"method": "edit", "pairs": left_out.total(), "options": edits},
+                *({"method": method, **others} for method in ("nearest", "random")),
+            ],
+        }
 
     def prepare(self, root: Path, workspace: Workspace, seed: int, progress: Progress) -> None:
         """Nothing: the data set is used as it lies there."""

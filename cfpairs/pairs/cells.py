@@ -55,7 +55,7 @@ class TrainItems:
     Attributes
     ----------
     table : pyarrow.Table
-        Rows of the manifest: split train, origin source.
+        Rows of the manifest, split train.
     ids : tuple of str, length n
     label, env : ndarray of int, shape (n,)
     label_names, env_names : dict of int to str
@@ -80,8 +80,7 @@ class TrainItems:
         DataError
             If there is none, or all are of one environment.
         """
-        keep = pc.and_(pc.equal(manifest["split"], "train"), pc.equal(manifest["origin"], "source"))
-        table = manifest.filter(keep).sort_by("item_id")
+        table = manifest.filter(pc.equal(manifest["split"], "train")).sort_by("item_id")
         if not table.num_rows:
             raise DataError(
                 "no item to make pairs of",

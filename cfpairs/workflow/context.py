@@ -14,7 +14,7 @@ from cfpairs.errors import ConfigError
 from cfpairs.progress import SILENT, Progress
 from cfpairs.workspace import Workspace
 
-__all__ = ["CONFIG_NAME", "Context", "StageResult", "find_config", "source_items"]
+__all__ = ["CONFIG_NAME", "Context", "StageResult", "find_config", "source_items", "training_items"]
 
 CONFIG_NAME = "cfpairs.yaml"
 
@@ -111,3 +111,12 @@ def source_items(manifest: pa.Table) -> pa.Table:
     if "pair_set" not in manifest.column_names:
         return manifest
     return manifest.filter(pc.is_null(manifest["pair_set"]))
+
+
+def training_items(context: Context, manifest: pa.Table) -> pa.Table:
+    """Rows of split train: those of the data set, and those that pair sets of ``data.train_with`` made."""
+    train = manifest.filter(pc.equal(manifest["split"], "train"))
+    if "pair_set" not in train.column_names:
+        return train
+    wanted = pa.array(context.config.data.train_with, pa.string())
+    return train.filter(pc.or_kleene(pc.is_null(train["pair_set"]), pc.is_in(train["pair_set"], wanted)))

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cfpairs.config import dump_config, parse_options
+from cfpairs.datasets.files import notes_of
 from cfpairs.errors import DataError
 from cfpairs.registry import resolve
 from cfpairs.tables import (
@@ -76,6 +77,7 @@ def make_manifest(context: Context) -> StageResult:
     table = MANIFEST.validate(dataset.manifest(context.data_root, workspace, context.config.seed))
     if not len(table):
         raise DataError("the data set has no item", got=str(context.data_root), remedy="check data.root")
+    notes = notes_of(table)
     digest = table_digest(table)
     write_table(
         workspace.manifest,
@@ -88,7 +90,7 @@ def make_manifest(context: Context) -> StageResult:
         "manifest",
         True,
         f"manifest: {len(table)} items in {seconds:.1f} s",
-        tuple(group_warnings(table)),
+        (*notes, *group_warnings(table)),
         {"items": len(table), "seconds": seconds},
     )
 

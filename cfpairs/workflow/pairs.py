@@ -27,7 +27,7 @@ from cfpairs.tables import (
     write_bytes,
     write_table,
 )
-from cfpairs.workflow.context import Context, StageResult, source_items
+from cfpairs.workflow.context import Context, StageResult, source_items, training_items
 from cfpairs.workflow.embeddings import embed_missing, encoder_id
 from cfpairs.workflow.given import are_given
 from cfpairs.workflow.judging import open_judge
@@ -57,6 +57,10 @@ def _wants_judge(builder: Any) -> bool:
 
 def _fingerprint(context: Context, pair: PairConfig, builder: Any) -> str:
     judged = _wants_judge(builder)
+    more = {
+        name: file_metadata(context.workspace.pairs(name)).get("fingerprint")
+        for name in _joining(context, builder)
+    }
     return fingerprint(
         "pairs",
         pair.method,
@@ -69,7 +73,13 @@ def _fingerprint(context: Context, pair: PairConfig, builder: Any) -> str:
         context.config.preprocess.model_dump(mode="json") if judged else None,
         getattr(builder, "made_with", None),
         None if pair.from_ is None else _file_hash(pair.from_),
+        *([more] if more else []),
     )
+
+
+def _joining(context: Context, builder: Any) -> tuple[str, ...]:
+    """Pair sets whose made items are candidates too; an edit is never edited again."""
+    return () if getattr(builder, "makes_images", False) else context.config.data.train_with
 
 
 def _file_hash(path: Path) -> str:
@@ -127,6 +137,9 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
         )
     manifest = load_manifest(workspace)
     sources = source_items(manifest)
+    if _joining(context, builder):
+        rest = sources.filter(pc.not_equal(sources["split"], "train"))
+        sources = pa.concat_tables([training_items(context, _without_pair_set(manifest, name)), rest])
     embeddings = _embeddings(context, sources, name) if builder.needs_embeddings else None
     judging = open_judge(context, sources, name) if _wants_judge(builder) else nullcontext()
     with judging as judge:

@@ -32,7 +32,7 @@ from cfpairs.tables import (
     write_bytes,
     write_table,
 )
-from cfpairs.workflow.context import Context, StageResult, source_items
+from cfpairs.workflow.context import Context, StageResult, source_items, training_items
 from cfpairs.workflow.embeddings import encoder_id, failures, unembedded
 from cfpairs.workflow.manifest import source_digest
 
@@ -115,7 +115,8 @@ def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
     raw = read_embeddings(workspace.embeddings(found))
     sources = source_items(manifest)
     preprocessor = Preprocessor(context.config.preprocess)
-    preprocessor.fit(raw.rows([i for i in _ids(sources, "train") if i in raw]))
+    train = training_items(context, manifest)
+    preprocessor.fit(raw.rows([i for i in _ids(train, "train") if i in raw]))
     embeddings = preprocessor.transform_embeddings(raw)
     rows_of = _Subjects(manifest)
     tables = {name: _read_pairs(context, name) for name in names}
@@ -124,7 +125,7 @@ def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
         pairs[name], kept[name] = _pair_rows(name, table, embeddings, rows_of)
     return ProbeInputs(
         found,
-        _item_rows(sources, "train", embeddings, rows_of),
+        _item_rows(train, "train", embeddings, rows_of),
         _item_rows(sources, "test", embeddings, rows_of),
         pairs,
         tables,
@@ -221,8 +222,22 @@ def _spec(context: Context, names: Sequence[str]) -> dict[str, Any]:
         "preprocess": config.preprocess.model_dump(mode="json"),
         "encoder_id": encoder_id(context),
         "source_digest": source_digest(context),
+        **_made_by(context),
         "pair_sets": {name: table_digest(read_table(context.workspace.pairs(name), PAIRS)) for name in names},
     }
+
+
+def _made_by(context: Context) -> dict[str, Any]:
+    """The pair sets whose made items are training items, for the record of a run that has some."""
+    names = context.config.data.train_with
+    missing = [name for name in names if not context.workspace.pairs(name).exists()]
+    if missing:
+        raise WorkspaceError(
+            f"training items are to come from pair set {missing[0]!r}, which is not there",
+            remedy="make it with 'cfpairs build', or take it out of data.train_with",
+        )
+    digests = {n: table_digest(read_table(context.workspace.pairs(n), PAIRS)) for n in names}
+    return {"train_with": digests} if digests else {}
 
 
 def _run_id(spec: dict[str, Any]) -> str:

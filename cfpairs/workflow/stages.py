@@ -67,11 +67,14 @@ def _state(stage: str, look: Callable[[], tuple[str, str]], count: Callable[[], 
 def run_stages(context: Context) -> Iterator[StageResult]:
     """Make every stage that is missing or stale, in order; yields each as it ends.
 
-    Pair sets that need no embeddings come first, so that their images are encoded with all others.
+    Pair sets that need no embeddings come first, so that their images are encoded with all others; of these
+    and of the others, those whose made items are training items.
     """
     yield make_manifest(context)
-    later = [p for p in context.config.pairs if needs_embeddings(p)]
-    for pair in context.config.pairs:
+    first = context.config.data.train_with
+    ordered = sorted(context.config.pairs, key=lambda pair: pair.set_name not in first)
+    later = [p for p in ordered if needs_embeddings(p)]
+    for pair in ordered:
         if pair not in later:
             yield build_pairs(context, pair)
     yield embed(context)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from cfpairs.config import Config, PairConfig, anchor, parse_config, parse_options
+from cfpairs.datasets.files import notes_of
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.registry import resolve
 from cfpairs.tables import MANIFEST, SPLITS, write_bytes
@@ -182,7 +183,7 @@ def scan_data(context: Context) -> DataScan:
     splits = Counter(table["split"].to_pylist())
     return DataScan(
         group_table(table),
-        group_warnings(table),
+        [*notes_of(table), *group_warnings(table)],
         {split: splits[split] for split in SPLITS if splits[split]},
         _range(table["width"].to_pylist()),
         _range(table["height"].to_pylist()),

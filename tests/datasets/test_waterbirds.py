@@ -139,7 +139,9 @@ def test_the_counterfactual_variant_starts_with_an_edit_for_each_item_left_out(s
         "shares": {"landbird": 3, "waterbird": 2},
         "checks": {"label": None},
     }
-    assert started == {"pairs": [{"method": "edit", "pairs": 5, "options": options}]}
+    assert started["data"] == {"train_with": ["edit"]}
+    assert started["pairs"][0] == {"method": "edit", "pairs": 5, "options": options}
+    assert [pair["method"] for pair in started["pairs"]] == ["edit", "nearest", "random"]
 
 
 def test_published_sizes_give_the_published_edits(tmp_path: Path) -> None:
@@ -157,6 +159,7 @@ def test_published_sizes_give_the_published_edits(tmp_path: Path) -> None:
     assert pairs[0]["options"]["shares"] == {"landbird": 184, "waterbird": 56}
     shipped = read_config(CONFIGS / "waterbirds-cf.yaml")
     assert [p.model_dump(include={"method", "pairs", "options"}) for p in shipped.pairs] == pairs
+    assert shipped.data.train_with == ("edit",)
     assert data_set(**shipped.data.options).options.model_dump()["variant"] == "counterfactual"
 
 

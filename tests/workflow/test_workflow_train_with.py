@@ -1,0 +1,79 @@
+"""Items that a pair set made, as training items."""
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from cfpairs.config import parse_config
+from cfpairs.errors import WorkspaceError
+from cfpairs.tables import PAIRS, load_manifest, read_table
+from cfpairs.workflow import Context, build_pairs
+from cfpairs.workflow.context import training_items
+from cfpairs.workflow.manifest import make_manifest
+from cfpairs.workflow.pairs import pairs_state
+from cfpairs.workflow.probing import _spec
+from tests.dataset_fakes import fake_waterbirds
+
+COUNTS = {
+    (0, 0, 0): 12,
+    (0, 0, 1): 3,
+    (0, 1, 0): 2,
+    (0, 1, 1): 10,
+    **{(2, y, e): 1 for y in (0, 1) for e in (0, 1)},
+}
+
+
+def context(tmp_path: Path, join: bool) -> Context:
+    root = tmp_path / "data"
+    if not root.exists():
+        fake_waterbirds(root, COUNTS, size=48)
+    checks = {"embedding": False}
+    return Context(
+        parse_config(
+            {
+                "workspace": str(tmp_path / "work"),
+                "data": {
+                    "preset": "waterbirds",
+                    "root": str(root),
+                    "options": {"variant": "counterfactual"},
+                    "train_with": ["edit"] if join else [],
+                },
+                "pairs": [
+                    {"method": "edit", "pairs": 5, "options": {"choose": "minority", "checks": checks}},
+                    {"method": "random", "pairs": 4},
+                ],
+            }
+        )
+    )
+
+
+def test_made_items_join_and_let_other_builders_pair(tmp_path: Path) -> None:
+    here = context(tmp_path, join=True)
+    edit, random = here.config.pairs
+    build_pairs(here, edit)
+    manifest = load_manifest(here.workspace)
+    train = training_items(here, manifest)
+    assert len(train) == 22 + 5 and set(train["split"].to_pylist()) == {"train"}
+    assert len(training_items(context(tmp_path, join=False), manifest)) == 22
+    made = build_pairs(here, random)
+    assert made.data["counts"] == {"ok": 4}
+    assert pairs_state(here, random)[0] == "done"
+
+    edited = manifest.filter(pc.equal(manifest["pair_set"], "edit"))["item_id"].to_pylist()
+    table = here.workspace.pairs("random")
+
+    rows = read_table(table, PAIRS)
+    sides = set(rows["a_id"].to_pylist()) | set(rows["b_id"].to_pylist())
+    assert sides & set(edited), "in the counterfactual variant only edits stand on the other background"
+
+    build_pairs(here, edit.model_copy(update={"pairs": 4}))
+    assert pairs_state(here, random)[0] == "stale"
+
+
+def test_a_pair_set_that_is_not_there_cannot_join(tmp_path: Path) -> None:
+    here = context(tmp_path, join=True)
+
+    make_manifest(here)
+    with pytest.raises(WorkspaceError, match="from pair set 'edit', which is not there"):
+        _spec(here, [])
