@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,6 +106,24 @@ class OpenClipEncoder:
     def encode(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """(b, 3, size, size) to (b, d)."""
         return self._ready()(batch)
+
+    def encode_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Texts to (m, d), in the images' space; what ``encode_text`` returns, not normalised.
+
+        The whole model is built for it and dropped again: it is called once for a few texts.
+
+        Raises
+        ------
+        CfpairsError
+            If the model's tokenizer is not on disk and cannot be fetched.
+        """
+        import torch
+
+        tokens = _tokens(self._source.model, prompts)
+        whole = _whole_model(self._source.model, self._weights, self._quick_gelu)
+        with torch.inference_mode():
+            found: NDArray[np.float32] = whole.encode_text(tokens).float().numpy()
+        return found
 
     def close(self) -> None:
         """Drop the model."""
@@ -235,7 +254,24 @@ def _file_preprocess(model: str, weights: Path) -> dict[str, Any]:
 
 
 def _image_tower(model: str, weights: Path, quick_gelu: bool) -> torch.nn.Module:
-    """Build the whole model by open_clip's factory, load the file, and keep the image side."""
+    return _pooled(_whole_model(model, weights, quick_gelu).visual)
+
+
+def _tokens(model: str, prompts: Sequence[str]) -> torch.Tensor:
+    import open_clip
+
+    try:
+        found: torch.Tensor = open_clip.get_tokenizer(model)(list(prompts))
+    except Exception as error:  # tokenizers from a hub raise its client's own kinds
+        raise CfpairsError(
+            f"the tokenizer of {model} cannot be had",
+            got=f"{type(error).__name__}: {str(error).split('. ')[0][:160]}",
+        ) from error
+    return found
+
+
+def _whole_model(model: str, weights: Path, quick_gelu: bool) -> Any:
+    """Build the model by open_clip's factory and load the file."""
     import open_clip
 
     read_state_dict(weights)
@@ -260,7 +296,7 @@ def _image_tower(model: str, weights: Path, quick_gelu: bool) -> torch.nn.Module
             got=f"{type(error).__name__}: {str(error)[:160]}",
             remedy="name the model that the file was saved from",
         ) from error
-    return _pooled(whole.visual.eval())
+    return whole.eval()
 
 
 def _pooled(visual: torch.nn.Module) -> torch.nn.Module:

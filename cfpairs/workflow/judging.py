@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cfpairs.encoders.base import Encoder
 from cfpairs.encoders.factory import open_encoder
-from cfpairs.errors import DataError
+from cfpairs.errors import CfpairsError, DataError
 from cfpairs.preprocessing import Preprocessor
 from cfpairs.tables import Embeddings, read_embeddings
 from cfpairs.workflow.context import Context
@@ -151,6 +151,7 @@ class EncoderJudge:
 
     def __init__(self, context: Context, items: pa.Table, embeddings: Embeddings, encoder: Encoder) -> None:
         self._config = context.config.encoder
+        self._progress = context.progress
         self._encoder = encoder
         self._unit_space = context.config.preprocess.standardize == "none"
         self.encoder_id = self._encoder.info.id
@@ -185,11 +186,15 @@ class EncoderJudge:
         return np.asarray(self._preprocessor.transform(stored), np.float32)
 
     def encode_text(self, prompts: Sequence[str]) -> NDArray[np.float32] | None:
-        """Unit vectors of texts; None if the encoder has no text, or the images' space was standardised."""
+        """Unit vectors of texts; None if the encoder has none to offer, or images are standardised."""
         encode = getattr(self._encoder, "encode_text", None)
         if encode is None or not self._unit_space:
             return None
-        vectors = np.asarray(encode(list(prompts)), np.float32)
+        try:
+            vectors = np.asarray(encode(list(prompts)), np.float32)
+        except CfpairsError as error:
+            self._progress.say(f"texts are not compared: {error}")
+            return None
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
     def label_logits(self, vectors: NDArray[np.float32], sources: Sequence[str]) -> NDArray[np.float64]:

@@ -77,6 +77,24 @@ def test_features_are_those_of_encode_image(encoders, reference, real_images, ro
     np.testing.assert_allclose(encoder.encode(alone)[0], found[2], atol=1e-5)
 
 
+def test_texts_are_those_of_encode_text(encoders, original, monkeypatch):
+    prompts = ["a photo on grass", "a photo on stone"]
+    with torch.inference_mode():
+        expected = original[0].encode_text(open_clip.get_tokenizer(MODEL)(prompts)).numpy()
+    found = encoders["torch"].encode_text(prompts)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert found.shape == (2, encoders["torch"].info.dim) and np.abs(found[0] - found[1]).max() > 1e-3
+
+    def unreachable(_model: str) -> object:
+        raise OSError("no route to the hub. Try again")
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", unreachable)
+    with pytest.raises(
+        CfpairsError, match=r"tokenizer of ViT-S-32-alt cannot be had: got OSError: no route to the hub$"
+    ):
+        encoders["torch"].encode_text(prompts)
+
+
 def test_preprocessing_is_the_models_own(encoders, original, real_images):
     encoder = encoders["torch"]
     for image in real_images[:20]:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from PIL import Image
 
 from cfpairs.config import Config, EncoderConfig, PairConfig, PreprocessConfig
 from cfpairs.embedding import embed_items
-from cfpairs.errors import ConfigError
+from cfpairs.errors import CfpairsError, ConfigError
 from cfpairs.preprocessing import Preprocessor
 from cfpairs.tables import load_manifest, read_embeddings
 from cfpairs.workflow import embeddings as embedding_stage
@@ -113,6 +114,16 @@ def test_text_is_asked_of_encoders_that_have_it(
     assert judge.encode_text(["a"]) is None
     encoder.encode_text = lambda prompts: np.array([[3.0, 4.0]] * len(prompts))  # type: ignore[attr-defined]
     assert np.allclose(judge.encode_text(["a", "b"]), [[0.6, 0.8]] * 2)
+    said: list[str] = []
+
+    def unreachable(_prompts: object) -> None:
+        raise CfpairsError("the tokenizer cannot be had")
+
+    encoder.encode_text = unreachable  # type: ignore[attr-defined]
+    judge._progress = SimpleNamespace(say=said.append)  # type: ignore[assignment]
+    assert judge.encode_text(["a"]) is None and said == [
+        "texts are not compared: the tokenizer cannot be had"
+    ]
     other = context.with_config(preprocess=PreprocessConfig(standardize="train"))
     with open_judge(other, load_manifest(context.workspace), "edit") as standardised:
         assert standardised.encode_text(["a"]) is None
