@@ -22,7 +22,8 @@ from PIL import Image
 
 from cfpairs.pairs.edit.base import EditRejectedError, EditScene, EditTask
 from cfpairs.pairs.edit.composite import CompositeEditor, CompositeOptions
-from cfpairs.pairs.edit.masks import encode_png, open_masks
+from cfpairs.pairs.edit.masks import open_masks
+from cfpairs.pairs.edit.pixels import encode_png
 from cfpairs.tables import MANIFEST, make_table
 from cfpairs.workspace import Workspace
 

@@ -88,8 +88,8 @@ class CompositeEditor:
     limits: ClassVar[tuple[str, ...]] = (
         "light and shadow of the foreground stay those of its old background",
         "what the mask misses of the foreground is lost, what it takes of the background is kept",
-        "where a foreground was removed the background's texture repeats: with a probe on an encoder that sees "
-        "such places, edited images are told from unedited ones a little more often than by chance",
+        "where a foreground was removed the background's texture repeats; a probe on an encoder that sees "
+        "such places tells edited images from unedited ones a little more often than by chance",
     )
 
     def __init__(self, options: BaseModel) -> None:

@@ -14,7 +14,7 @@ from cfpairs.config import parse_options
 from cfpairs.errors import ConfigError
 from cfpairs.pairs.edit.base import EditRejectedError, Mask, MaskSource
 from cfpairs.pairs.edit.edges import soft_edge
-from cfpairs.pairs.edit.pixels import decode_image, decode_levels, encode_png, read_file
+from cfpairs.pairs.edit.pixels import decode_levels
 from cfpairs.registry import resolve
 from cfpairs.workspace import Workspace
 
@@ -23,11 +23,8 @@ __all__ = [
     "Masker",
     "MaskerChain",
     "check_share",
-    "decode_image",
     "decode_mask",
-    "encode_png",
     "open_masks",
-    "read_file",
     "soft_edge",
 ]
 
