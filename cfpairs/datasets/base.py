@@ -12,7 +12,13 @@ from pydantic import BaseModel
 from cfpairs.progress import Progress
 from cfpairs.workspace import Workspace
 
-__all__ = ["Dataset"]
+__all__ = ["VECTOR_ROW", "Dataset"]
+
+VECTOR_ROW = "vector_row"
+"""Column of a manifest whose data set brings embeddings: which vector is the item's, over all files.
+
+Such a data set also has the methods ``given`` and ``given_digest``; see `cfpairs.datasets.listing.Table`.
+"""
 
 
 class Dataset(Protocol):

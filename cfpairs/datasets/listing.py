@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from cfpairs.datasets.base import VECTOR_ROW
 from cfpairs.datasets.columns import (
     Split,
     codes,
@@ -30,10 +31,7 @@ from cfpairs.progress import Progress
 from cfpairs.tables import MANIFEST, fingerprint
 from cfpairs.workspace import Workspace
 
-__all__ = ["VECTOR_ROW", "Table", "TableOptions"]
-
-VECTOR_ROW = "vector_row"
-"""Column of the manifest: which of the given vectors is the item's, counted through all files from 0."""
+__all__ = ["Table", "TableOptions"]
 
 GIVEN_PART_ROWS = 8192
 SHOWN = 3

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cfpairs.datasets.base import VECTOR_ROW
 from cfpairs.embedding import EmbedReport, content_hash, failures_file
 from cfpairs.embedding.parts import Failure, Item, Parts
 from cfpairs.encoders.base import split_spec
@@ -23,7 +24,6 @@ from cfpairs.workflow.manifest import open_dataset
 
 __all__ = ["are_given", "given_identity", "take_in"]
 
-VECTOR_ROW = "vector_row"
 SHOWN = 3
 
 
