@@ -21,7 +21,7 @@ from cfpairs.pairs.edit.fill import fill_hole
 from cfpairs.pairs.edit.masks import check_share
 from cfpairs.pairs.edit.pixels import decode_image, read_file
 
-__all__ = ["CompositeEditor", "CompositeOptions", "clear_background", "compose", "cover"]
+__all__ = ["CompositeEditor", "CompositeOptions", "clear_background", "cover"]
 
 MARGIN = 0.012
 """Pixels around a foreground that go with it when it is removed, as a share of the image's side."""

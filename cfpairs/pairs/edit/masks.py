@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from cfpairs.config import parse_options
 from cfpairs.errors import ConfigError
 from cfpairs.pairs.edit.base import EditRejectedError, Mask, MaskSource
-from cfpairs.pairs.edit.edges import soft_edge
 from cfpairs.pairs.edit.pixels import decode_levels
 from cfpairs.registry import resolve
 from cfpairs.workspace import Workspace
@@ -25,7 +24,6 @@ __all__ = [
     "check_share",
     "decode_mask",
     "open_masks",
-    "soft_edge",
 ]
 
 DEFAULT_MASKERS = ("column", "alpha", "grabcut")
