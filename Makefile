@@ -23,6 +23,8 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python pipelines/bench_encoders.py
 	$(BIN)/python pipelines/bench_sweep.py
+	$(BIN)/python pipelines/bench_composite.py
+	$(BIN)/python pipelines/bench_matching.py --skip greedy optimal
 
 # uv resolves torch and torchvision as one; it is installed into the environment itself.
 $(READY): pyproject.toml constraints.txt
