@@ -216,6 +216,24 @@ def test_a_perfect_shortcut_is_judged_by_whole_environments(tmp_path_factory: py
     assert {checked.columns["distance_rank"] for checked in good} == {None}
 
 
+def test_a_group_without_enough_real_items_leaves_the_label_unjudged(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    counts = {("train", 0, 0): 30, ("train", 0, 1): 4, ("train", 1, 0): 30, ("train", 1, 1): 30}
+    items = TrainItems.of(fake_manifest(Workspace(tmp_path_factory.mktemp("few")), counts, size=16))
+    faults: dict[tuple[int, int], list[str | None]] = {}
+    for checked, label, env in zip(judged(items, "label"), items.label, items.env, strict=True):
+        assert checked.columns["label_margin"] is not None
+        faults.setdefault((int(label), 1 - int(env)), []).append(checked.fault)
+    assert LABEL not in faults[0, 1]
+    assert all(faults[group].count(LABEL) > 1 for group in ((0, 0), (1, 0), (1, 1)))
+    checks = Checks(CheckOptions(), items, PlantedJudge(items))
+    source = next(row for row in items.table.to_pylist() if (row["label"], row["env"]) == (0, 0))
+    plan = plan_of(0)
+    checks.check([source], [1], [plan], [edit_of(plan, 0, 0, 1)])
+    assert checks.unjudged == {(0, 1)}
+
+
 def test_items_without_a_vector_are_judged_by_pixels_and_label(items: TrainItems) -> None:
     class Partial(PlantedJudge):
         def training(self) -> Embeddings:

@@ -150,7 +150,7 @@ class EditBuilder:
             self._work(items, streams, inputs, checks)
         finally:
             self.editor.close()
-        return self._pair_set(items, targets, list(in_order(streams)), inputs)
+        return self._pair_set(items, targets, list(in_order(streams)), inputs, checks)
 
     def _shares(self, items: TrainItems) -> dict[int, int] | None:
         if self.options.shares is None:
@@ -296,13 +296,22 @@ class EditBuilder:
         return Outcome(_with_ids(pair, f"edit-{fingerprint(*made_of)}"), None)
 
     def _pair_set(
-        self, items: TrainItems, targets: frozenset[int], done: list[Outcome], inputs: BuildInputs
+        self,
+        items: TrainItems,
+        targets: frozenset[int],
+        done: list[Outcome],
+        inputs: BuildInputs,
+        checks: Checks,
     ) -> PairSet:
         pairs = [outcome.pair for outcome in done]
         made = [outcome.item for outcome in done if outcome.item is not None]
         if not made:
             raise DataError("no pair could be made", got=_why_none(pairs), remedy="check images and masks")
         notes = self._notes(items, targets, pairs, len(made), inputs)
+        if checks.unjudged:
+            groups = [items.group_name(*group) for group in sorted(checks.unjudged)]
+            told = ", ".join(groups[:4]) + (f" and {len(groups) - 4} more" if len(groups) > 4 else "")
+            notes.append(f"too few real items to check the label of edits that end in {told}")
         card = pair_card(
             inputs,
             items,

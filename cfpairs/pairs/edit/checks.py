@@ -90,10 +90,16 @@ class Checks:
     items : TrainItems
     judge : Judge or None
         Without one the pixels alone are checked.
+
+    Attributes
+    ----------
+    unjudged : set of (label, env)
+        Groups that edits ended in whose label could not be checked for want of real items.
     """
 
     def __init__(self, options: CheckOptions, items: TrainItems, judge: Judge | None) -> None:
         self.options = options
+        self.unjudged: set[tuple[int, int]] = set()
         self._judge = judge
         self._names = items.env_names
         self._references = None if judge is None else References(items, judge)
@@ -114,7 +120,7 @@ class Checks:
             rows = self._embedding([sources[i] for i in todo], [targets[i] for i in todo], vectors)
             for i, columns in zip(todo, rows, strict=True):
                 found[i].columns |= columns
-                self._limits(found[i], sources[i]["label"])
+                self._limits(found[i], sources[i]["label"], targets[i])
         return found
 
     def _pixels(self, plan: EditPlan, edited: NDArray[np.uint8]) -> Checked:
@@ -158,7 +164,7 @@ class Checks:
             rows.append({name: None if v is None else round(float(v), 4) for name, v in row.items()})
         return rows
 
-    def _limits(self, checked: Checked, label: int) -> None:
+    def _limits(self, checked: Checked, label: int, env: int) -> None:
         """Hold the figures against the limits."""
         options, row = self.options, checked.columns
 
@@ -173,7 +179,10 @@ class Checks:
         if beyond("text_gain", options.text, -1):
             checked.fail(TEXT)
         if options.label is not None and self._references is not None:
-            if beyond("label_margin", self._references.label_limit(label, options.label), -1):
+            least = self._references.label_limit(label, env, options.label)
+            if least is None:
+                self.unjudged.add((label, env))
+            elif beyond("label_margin", least, -1):
                 checked.fail(LABEL)
 
     def _encode_texts(self, judge: Judge) -> dict[int, NDArray[np.float32]] | None:

@@ -18,7 +18,7 @@ SAMPLE = 500
 """Most real items that one edit is compared with, spread evenly over the group."""
 
 FEWEST_ITEMS = 10
-"""Shares of fewer real items than this say nothing."""
+"""Shares of fewer real items, or quantiles of fewer subjects, say nothing."""
 
 FEWEST_SUBJECTS = 3
 """A group with fewer subjects has no mean to speak of."""
@@ -64,7 +64,7 @@ class References:
         self._subject = np.array([numbers.setdefault(subjects[i], len(numbers)) for i in self.ids], np.int64)
         self._labels = np.unique(items.label)
         self._ways: dict[tuple[int, int, int], _Way | None] = {}
-        self._limits: dict[tuple[int, float], float | None] = {}
+        self._limits: dict[tuple[int, int, float], float | None] = {}
 
     def vector(self, source: Mapping[str, Any]) -> NDArray[np.float32] | None:
         """The vector of a training item, shape (d,); None if it has none."""
@@ -119,16 +119,22 @@ class References:
         logits = self._judge.label_logits(vectors, [str(source["item_id"]) for source in sources])
         return list(self._margins(logits, np.array([source["label"] for source in sources])))
 
-    def label_limit(self, label: int, quantile: float) -> float | None:
-        """The quantile of the margins of a label's real items: the lowest over its environments."""
-        if (label, quantile) not in self._limits:
-            groups = [(self._label == label) & (self._env == env) for env in np.unique(self._env)]
-            if len(self._labels) < 2:
-                found = []
-            else:
-                found = [float(np.quantile(self._real_margins[g], quantile)) for g in groups if g.any()]
-            self._limits[label, quantile] = min(found) if found else None
-        return self._limits[label, quantile]
+    def label_limit(self, label: int, env: int, quantile: float) -> float | None:
+        """The quantile of the margins of a label's real items: the lowest over its environments.
+
+        None if the group that edits end in has too few subjects: a probe has not learnt that group, and what
+        it says of edits into it tells more of the background than of the label.
+        """
+        key = (label, env, quantile)
+        if key not in self._limits:
+            groups = {int(e): (self._label == label) & (self._env == e) for e in np.unique(self._env)}
+            known = env in groups and len(np.unique(self._subject[groups[env]])) >= FEWEST_ITEMS
+            lowest = None
+            if known and len(self._labels) > 1:
+                chosen = [self._real_margins[group] for group in groups.values() if group.any()]
+                lowest = min(float(np.quantile(margins, quantile)) for margins in chosen)
+            self._limits[key] = lowest
+        return self._limits[key]
 
     @cached_property
     def _real_margins(self) -> Array:
