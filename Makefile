@@ -12,7 +12,7 @@ demo: $(READY)
 	$(BIN)/cfpairs demo --out cfpairs-demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .
