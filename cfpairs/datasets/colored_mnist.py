@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from cfpairs.datasets.colored_mnist_plan import ColoredMNISTOptions, PlannedItem, label_names, plan_part
 from cfpairs.datasets.digits import encode_png
+from cfpairs.datasets.drawing import draw_once
 from cfpairs.datasets.idx import check_part, find_parts, read_part
 from cfpairs.errors import ConfigError, DataError, WorkspaceError
 from cfpairs.progress import Progress
@@ -111,17 +111,12 @@ class ColoredMNIST:
         """
         settings = self.digest(root, seed)
         folder = workspace.root / FOLDER
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / ".lock"):
-                if not _complete(workspace, settings):
-                    self._draw(root, workspace, seed, settings, progress)
-        except OSError as error:
-            raise WorkspaceError(
-                f"the folder {folder} cannot be written",
-                got=error.strerror or str(error),
-                remedy="check free space and permissions, or choose another --workspace",
-            ) from error
+        draw_once(
+            folder,
+            lambda: _complete(workspace, settings),
+            lambda: self._draw(root, workspace, seed, settings, progress),
+            "--workspace",
+        )
 
     def manifest(self, root: Path, workspace: Workspace, seed: int) -> pa.Table:
         """One row an item; beyond the schema ``class``, ``flipped`` (the label), ``colour`` and ``domain``.

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
@@ -29,6 +28,7 @@ from cfpairs.datasets.digits_plan import (
     PlannedItem,
     plan_items,
 )
+from cfpairs.datasets.drawing import draw_once
 from cfpairs.datasets.photographs import PHOTOGRAPHS, crop_background
 from cfpairs.datasets.strokes import paint, stroke_mask
 from cfpairs.errors import ConfigError, DataError, WorkspaceError
@@ -87,19 +87,12 @@ class Digits:
         WorkspaceError
             If `root` cannot be written.
         """
-        if self._complete(root, seed):
-            return
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            with FileLock(root / ".lock"):
-                if not self._complete(root, seed):
-                    self._render(root, seed, progress)
-        except OSError as error:
-            raise WorkspaceError(
-                f"the data folder {root} cannot be written",
-                got=error.strerror or str(error),
-                remedy="check free space and permissions, or choose another data root",
-            ) from error
+        draw_once(
+            root,
+            lambda: self._complete(root, seed),
+            lambda: self._render(root, seed, progress),
+            "data root",
+        )
 
     def manifest(self, root: Path, workspace: Workspace, seed: int) -> pa.Table:
         """One row an item; beyond the schema ``digit`` (0-9) and ``photograph``.

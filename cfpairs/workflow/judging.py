@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -136,34 +136,44 @@ def environment_shifts(
 
 
 class EncoderJudge:
-    """See `cfpairs.pairs.base.Judge`; model and probe are made when they are first needed.
+    """See `cfpairs.pairs.base.Judge`; training vectors, model and probe are made when they are first needed.
 
     Parameters
     ----------
     context : Context
     items : pyarrow.Table
         Training items, as rows of the manifest.
-    embeddings : Embeddings
-        Vectors by the configured encoder as they are stored; items without one are left out.
+    embed : callable
+        Gives vectors of the training items by the configured encoder as they are stored; items without one
+        are left out.
     encoder : Encoder
         The configured encoder; the caller closes it.
     """
 
-    def __init__(self, context: Context, items: pa.Table, embeddings: Embeddings, encoder: Encoder) -> None:
+    def __init__(
+        self, context: Context, items: pa.Table, embed: Callable[[], Embeddings], encoder: Encoder
+    ) -> None:
         self._config = context.config.encoder
         self._progress = context.progress
         self._encoder = encoder
         self._unit_space = context.config.preprocess.standardize == "none"
         self.encoder_id = self._encoder.info.id
-        known = [item in embeddings for item in items["item_id"].to_pylist()]
-        self._items = items.filter(pa.array(known))
-        ids = self._items["item_id"].to_pylist()
+        self._all_items, self._embed = items, embed
+        self._preprocessor = Preprocessor(context.config.preprocess)
+
+    @cached_property
+    def _training(self) -> Embeddings:
+        found = self._embed()
+        ids = [item for item in self._all_items["item_id"].to_pylist() if item in found]
         if not ids:
             raise DataError("no training item has an embedding", remedy="check the images of the data set")
-        raw = embeddings.rows(ids)
-        self._preprocessor = Preprocessor(context.config.preprocess).fit(raw)
-        self._training = Embeddings(ids, self._preprocessor.transform(raw), embeddings.metadata)
-        self._row = {item: row for row, item in enumerate(ids)}
+        raw = found.rows(ids)
+        self._preprocessor.fit(raw)
+        return Embeddings(ids, self._preprocessor.transform(raw), found.metadata)
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {item: row for row, item in enumerate(self._training.item_ids)}
 
     def training(self) -> Embeddings:
         """Vectors of the training items that have one."""
@@ -173,6 +183,7 @@ class EncoderJudge:
         """Vectors of images as `cfpairs embed` and the probes' preprocessing will give them."""
         from PIL import Image
 
+        self.training()  # fits the preprocessing
         self._encoder.load()
         size, vectors = self._config.batch_size, []
         with ThreadPoolExecutor(self._config.workers) as pool:
@@ -204,25 +215,32 @@ class EncoderJudge:
 
     @cached_property
     def _probe(self) -> LabelProbe:
-        columns = (self._items[c].to_pylist() for c in ("item_id", "subject", "parent_id"))
+        items = self._all_items.filter(
+            pa.array([i in self._row for i in self._all_items["item_id"].to_pylist()])
+        )
+        columns = (items[c].to_pylist() for c in ("item_id", "subject", "parent_id"))
         return LabelProbe(
             np.asarray(self._training.matrix, np.float64),
-            self._items["label"].to_numpy().astype(np.int64),
-            self._items["env"].to_numpy().astype(np.int64),
+            items["label"].to_numpy().astype(np.int64),
+            items["env"].to_numpy().astype(np.int64),
             [subject or parent or item for item, subject, parent in zip(*columns, strict=True)],
         )
 
 
 @contextmanager
 def open_judge(context: Context, sources: pa.Table, name: str) -> Iterator[EncoderJudge]:
-    """A judge for the pair set `name`; training items that have no embedding yet get one first."""
+    """A judge for the pair set `name`; when first asked, it embeds training items that are not yet."""
     train = sources.filter(pc.equal(sources["split"], "train"))
-    context.progress.say(
-        f"pairs {name}: edits are checked in the embedding, which the {len(train)} training items need first"
-    )
     encoder = open_encoder(context.config.encoder)
+
+    def embed() -> Embeddings:
+        context.progress.say(
+            f"pairs {name}: edits are checked in the embedding, which the {len(train)} training items need "
+            "first"
+        )
+        return read_embeddings(embed_missing(context, train, encoder).folder)
+
     try:
-        found = read_embeddings(embed_missing(context, train, encoder).folder)
-        yield EncoderJudge(context, train, found, encoder)
+        yield EncoderJudge(context, train, embed, encoder)
     finally:
         encoder.close()

@@ -141,9 +141,9 @@ class EditBuilder:
         scene = EditScene(
             inputs.workspace, items.table, items.env_names, items.label_names, masks, inputs.seed, inputs.root
         )
-        checks = Checks(self.options.checks, items, inputs.judge if self.wants_judge else None)
         try:
-            targets = self.editor.open(scene)
+            targets = self.editor.open(scene)  # before the judge: a wrong setting must not cost an embedding
+            checks = Checks(self.options.checks, items, inputs.judge if self.wants_judge else None)
             streams = make_streams(
                 items, targets, self.options.choose, self.options.per_item, inputs.seed, shares
             )
