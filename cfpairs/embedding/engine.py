@@ -140,12 +140,7 @@ def embed_items(
     later call once its bytes have changed. An item that has an embedding keeps it: a changed image needs
     another ``item_id``.
     """
-    wanted = _distinct(items)
-    folder = workspace.embeddings(encoder.info.id)
-    parts = Parts(folder, encoder.info, store)
-    for line in parts.scan():
-        progress.say(line)
-    todo = [item for item in wanted if parts.is_open(item, workspace.file(item.path))]
+    wanted, parts, todo = look_up(items, workspace, encoder.info, store, progress)
     seconds = 0.0
     if todo:
         encoder.load()
@@ -154,6 +149,45 @@ def embed_items(
         with quiet_pillow(), progress.task("embedding", len(todo)) as advance:
             run.embed(todo, advance)
         seconds = time.perf_counter() - started
+    return finish(wanted, workspace, encoder.info, parts, len(todo), seconds)
+
+
+def look_up(
+    items: pa.Table, workspace: Workspace, info: EncoderIdentity, store: str, progress: Progress
+) -> tuple[list[Item], Parts, list[Item]]:
+    """The items that are wanted, the parts that are there, and the items that are still to be tried."""
+    wanted = _distinct(items)
+    parts = Parts(workspace.embeddings(info.id), info, store)
+    for line in parts.scan():
+        progress.say(line)
+    return wanted, parts, [item for item in wanted if parts.is_open(item, workspace.file(item.path))]
+
+
+def embed_part(
+    items: Sequence[Item],
+    *,
+    workspace: Workspace,
+    encoder: ImageEncoder,
+    parts: Parts,
+    batch_size: int,
+    workers: int,
+    advance: Advance,
+) -> None:
+    """Read, decode, encode and write `items`, at least one, as the next part of `parts`."""
+    with quiet_pillow():
+        _Run(workspace, encoder, parts, len(items), batch_size, workers).embed(items, advance)
+
+
+def finish(
+    wanted: Sequence[Item],
+    workspace: Workspace,
+    info: EncoderIdentity,
+    parts: Parts,
+    n_new: int,
+    seconds: float,
+) -> EmbedReport:
+    """List the failures and say what was done; an error if not one of the items has an embedding."""
+    folder = workspace.embeddings(info.id)
     parts.write_failures()
     failed = [failure for item in wanted if (failure := parts.failure(item.item_id))]
     if wanted and len(failed) == len(wanted):
@@ -162,8 +196,8 @@ def embed_items(
             got=f"{failed[0].path} {failed[0].error}",
             remedy=f"{failures_file(folder)} lists every reason",
         )
-    rate = len(todo) / seconds if seconds > 0 else 0.0
-    return EmbedReport(encoder.info.id, folder, len(wanted), len(todo), len(failed), seconds, rate)
+    rate = n_new / seconds if seconds > 0 else 0.0
+    return EmbedReport(info.id, folder, len(wanted), n_new, len(failed), seconds, rate)
 
 
 def _distinct(items: pa.Table) -> list[Item]:

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -125,6 +125,15 @@ class Parts:
             self._keep(failures)
         return said
 
+    def free_numbers(self) -> Iterator[int]:
+        """Numbers that no part has, from the lowest on."""
+        return (number for number in itertools.count() if number not in self._numbers)
+
+    def start_at(self, number: int, failures: Iterable[Failure]) -> None:
+        """Instead of `scan`, for one that is to write the part `number`: what is known of its items."""
+        self._numbers.update(range(number))
+        self._keep(failures)
+
     def _read(self, file: Path) -> tuple[list[str], list[Failure]]:
         _check_readable(file)
         metadata = file_metadata(file)
@@ -194,7 +203,7 @@ class Parts:
                 "content_hash": pa.array(hashes, pa.string()),
             }
         )
-        number = next(n for n in itertools.count() if n not in self._numbers)
+        number = next(self.free_numbers())
         metadata = {**self._metadata, "failures": json.dumps([asdict(record) for record in records])}
         write_table(self._folder / f"part-{number:05d}.parquet", table, self._schema, metadata)
         self._numbers.add(number)
