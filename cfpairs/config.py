@@ -99,7 +99,11 @@ class EncoderConfig(Strict):
     part_rows: Annotated[int, Field(ge=1)] = 512
     store: Literal["float32", "float16"] = "float32"
     workers: Annotated[int, Field(ge=1, le=64)] = 2
-    engine: Literal["local"] = "local"
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = Field(
+        default=None,
+        description="auto or HOST:PORT of a Ray cluster; default: one is started on this machine",
+    )
 
 
 class PreprocessConfig(Strict):

@@ -268,11 +268,18 @@ def embed_part(
     batch_size: int,
     workers: int,
     advance: Advance,
-) -> None:
-    """Read, decode, encode and write `items`, at least one, as the next part of `parts`."""
+) -> list[tuple[str, int, int]]:
+    """Read, decode, encode and write `items`, at least one, as the next part of `parts`.
+
+    Returns
+    -------
+    list of (path, state, content)
+        What is now known of the files; see `FileIndex.note`.
+    """
     with quiet_pillow(), Pipeline(workspace, encoder, batch_size, workers, advance) as pipeline:
-        for part in pipeline.run([items]):
-            parts.write(part.items, part.hashes, part.vectors, part.failures)
+        (part,) = pipeline.run([items])
+        parts.write(part.items, part.hashes, part.vectors, part.failures)
+    return part.states
 
 
 def finish(

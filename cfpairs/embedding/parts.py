@@ -241,10 +241,6 @@ class Parts:
         if self._failures:
             yield from (found for item in items if (found := self.failure(item.item_id)))
 
-    def knows(self, item_id: str) -> bool:
-        """Whether an item was tried, with or without success, when the parts were scanned."""
-        return item_id in self._failures or bool(self.embedded([item_id])[0])
-
     def drop(self, item_ids: Iterable[str]) -> None:
         """Take the vectors of these items out of their parts; each part is rewritten whole or not at all.
 
