@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import re
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +23,13 @@ from PIL import Image
 from ray_runs import BrokenEncoder, DyingEncoder
 
 from cfpairs.config import EncoderConfig
-from cfpairs.embedding import EmbedReport
+from cfpairs.embedding import EmbedReport, ray_engine
 from cfpairs.embedding.parts import Item
 from cfpairs.embedding.ray_cluster import Machine, Pool, on_cluster, plan_pool
 from cfpairs.embedding.ray_engine import embed_items_on_ray
 from cfpairs.embedding.ray_worker import TRIES, Assignment, Job, PartWorker
 from cfpairs.errors import CfpairsError, ConfigError, DataError, MissingDependencyError, WorkspaceError
+from cfpairs.tables import file_metadata, read_table
 from cfpairs.workspace import Workspace
 
 pytestmark = [
@@ -227,6 +231,34 @@ class TestOnACluster:
         assert not (tmp_path / "work" / ".ray-token").exists()
         assert capfd.readouterr().out == "", "Ray says nothing where programs read"
 
+    def test_another_cluster_cannot_be_joined_meanwhile(self, items: pa.Table, tmp_path: Path):
+        with pytest.raises(ConfigError, match="connected to a Ray cluster already"):
+            on_ray(tmp_path, items, address="auto")
+
+
+class _Down(Exception):
+    """Stands for an error of Ray's own."""
+
+
+@pytest.fixture
+def no_cluster(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of the driver in this process, one part after the other, last part first."""
+
+    def answers(_ray: object, job: Job, given: Sequence[Assignment], _pool: Pool):
+        worker = PartWorker(job)
+        for assignment in reversed(given):
+            yield from worker(assignment.to_table()).to_pylist()
+
+    machine = {"Alive": True, "Resources": {"CPU": 2.0}}
+    ray = SimpleNamespace(nodes=lambda: [machine], exceptions=SimpleNamespace(RayError=_Down))
+    monkeypatch.setattr(ray_engine, "on_cluster", lambda *_: contextlib.nullcontext(ray))
+    monkeypatch.setattr(ray_engine, "_answers", answers)
+
+
+@pytest.mark.usefixtures("no_cluster")
+class TestDriver:
+    """What is handed out and what is made of the answers, without a cluster."""
+
     def test_a_lost_part_alone_is_made_again(self, items: pa.Table, local, tmp_path: Path):
         folder = run(tmp_path, items).folder
         (folder / "part-00001.parquet").unlink()
@@ -242,10 +274,39 @@ class TestOnACluster:
             on_ray(tmp_path, items.slice(0, 1), BrokenEncoder)
         assert "\n" not in str(caught.value)
         assert list(Workspace(tmp_path).embeddings(FOLDER).iterdir()) == []
+        assert not (tmp_path / ".ray-token").exists()
 
-    def test_another_cluster_cannot_be_joined_meanwhile(self, items: pa.Table, tmp_path: Path):
-        with pytest.raises(ConfigError, match="connected to a Ray cluster already"):
-            on_ray(tmp_path, items, address="auto")
+    def test_a_failed_item_is_tried_again_as_by_the_local_engine(self, items: pa.Table, tmp_path: Path):
+        bad = tmp_path / "bad.png"
+        for engine in (run, on_ray):
+            bad.write_bytes(b"this is no image")
+            mixed = pa.table({"item_id": ["id-00", "bad"], "path": [items["path"][0].as_py(), str(bad)]})
+            root = tmp_path / engine.__name__
+            assert engine(root, mixed).n_failed == 1
+            bad.write_bytes(b"nor is this")
+            assert engine(root, mixed).n_new == 1
+        folders = [Workspace(tmp_path / name).embeddings(FOLDER) for name in ("run", "on_ray")]
+        assert contents(folders[0]) == contents(folders[1])
+        records = json.loads(file_metadata(folders[1] / "part-00001.parquet")["failures"])
+        assert [record["attempt"] for record in records] == [2]
+
+    def test_what_the_workers_read_need_not_be_read_again(self, items: pa.Table, tmp_path: Path):
+        newest = max(Path(path).stat().st_ctime for path in items["path"].to_pylist())
+        time.sleep(max(0.0, newest + 2.1 - time.time()))  # what changed just now is not kept in mind
+        run(tmp_path / "run", items)
+        on_ray(tmp_path / "ray", items)
+        both = [read_table(Workspace(tmp_path / name).files) for name in ("run", "ray")]
+        assert len(both[0]) == N_IMAGES + 1 and both[0].equals(both[1])
+
+    def test_what_ray_gives_up_on_is_one_line(self, items: pa.Table, tmp_path: Path, monkeypatch):
+        def answers(*_: object):
+            raise _Down("a page\n\n of trace\nModuleNotFoundError: No module named 'cfpairs'\n")
+            yield
+
+        monkeypatch.setattr(ray_engine, "_answers", answers)
+        with pytest.raises(CfpairsError, match="got _Down: ModuleNotFoundError: No module named") as caught:
+            on_ray(tmp_path, items)
+        assert "a page" not in str(caught.value)
 
 
 def test_the_pool_fills_the_cluster():

@@ -66,6 +66,13 @@ def on_cluster(address: str | None, progress: Progress = SILENT) -> Iterator[Any
     CfpairsError
         If none can be started here.
     """
+    if address is not None and address.startswith("ray://"):
+        raise ConfigError(
+            "Ray Data cannot be driven through Ray's client",
+            got=f"address {address}",
+            expected="auto or HOST:PORT",
+            remedy="run the command on a machine of the cluster",
+        )
     ray = _import_ray()
     if ray.is_initialized():
         if address is not None:
@@ -102,13 +109,6 @@ def _connect(ray: Any, address: str | None) -> None:
     if address is None:
         quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         quiet["num_cpus"] = cores_here()
-    elif address.startswith("ray://"):
-        raise ConfigError(
-            "Ray Data cannot be driven through Ray's client",
-            got=f"address {address}",
-            expected="auto or HOST:PORT",
-            remedy="run the command on a machine of the cluster",
-        )
     try:
         ray.init(address=address or "local", **quiet)
     except Exception as error:  # whatever the network or Ray's processes answer

@@ -156,7 +156,7 @@ def _run(
             if made.lost:
                 progress.say(f"part {row['number']} lost its worker and was made by another")
             advance(row["n_items"])
-    except (ray.exceptions.RayError, ray.exceptions.RayTaskError) as error:
+    except ray.exceptions.RayError as error:
         raise _explained(error) from error
     finally:
         rows.close()
