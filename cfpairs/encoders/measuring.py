@@ -29,6 +29,9 @@ PHOTOGRAPHS = (
 REQUESTS = (1, 8)
 """Images in one request to OpenVINO that are tried: many small matrix products may go faster together."""
 
+LARGEST = 320
+"""Largest side of a crop in pixels."""
+
 _ROUNDS = 2
 
 
@@ -61,7 +64,7 @@ def trial_images() -> list[Image.Image]:
 
 def _crop(photograph: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """A part of random place, size and shape."""
-    height, width = (int(rng.integers(side // 3, side + 1)) for side in photograph.shape[:2])
+    height, width = (int(rng.integers(96, min(side, LARGEST) + 1)) for side in photograph.shape[:2])
     top, left = (
         int(rng.integers(0, a - b + 1)) for a, b in zip(photograph.shape, (height, width), strict=False)
     )

@@ -24,7 +24,7 @@ def square_tensor(images: torch.Tensor, how: Preprocessing) -> torch.Tensor:
     Returns
     -------
     Tensor of shape (b, 3, size, size)
-        uint8. Pillow rounds between its two passes, so single values differ by a few levels.
+        uint8, within one level of Pillow's.
     """
     height, width = images.shape[-2:]
     if how.resize_mode == "squash":
@@ -35,11 +35,14 @@ def square_tensor(images: torch.Tensor, how: Preprocessing) -> torch.Tensor:
 
 
 def _resize(images: torch.Tensor, size: tuple[int, int], how: Preprocessing) -> torch.Tensor:
-    """To (width, height) `size`."""
-    resized = functional.interpolate(
-        images.float(), size=size[::-1], mode=how.interpolation, antialias=True, align_corners=False
-    )
-    return resized.round_().clamp_(0, 255).to(torch.uint8)
+    """To (width, height) `size`; the width first, and to whole levels between, as Pillow does."""
+    for shape in ((images.shape[-2], size[0]), (size[1], size[0])):
+        if shape != tuple(images.shape[-2:]):
+            resized = functional.interpolate(
+                images.float(), size=shape, mode=how.interpolation, antialias=True, align_corners=False
+            )
+            images = resized.round_().clamp_(0, 255).to(torch.uint8)
+    return images
 
 
 def _crop(images: torch.Tensor, size: int) -> torch.Tensor:

@@ -80,6 +80,9 @@ def embed(context: Context) -> StageResult:
     if report.n_failed:
         what = "given vectors are missing or not finite" if given else "images could not be read"
         notes = (f"{report.n_failed} {what}: {failures_file(report.folder)}",)
+    advice = "" if given else getattr(open_encoder(context.config.encoder), "advice", "")
+    if report.n_new and advice:
+        notes = (*notes, advice)
     return StageResult(
         "embeddings",
         bool(report.n_new),
