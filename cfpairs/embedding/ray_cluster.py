@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -66,13 +67,8 @@ def on_cluster(address: str | None, progress: Progress = SILENT) -> Iterator[Any
     CfpairsError
         If none can be started here.
     """
-    if address is not None and address.startswith("ray://"):
-        raise ConfigError(
-            "Ray Data cannot be driven through Ray's client",
-            got=f"address {address}",
-            expected="auto or HOST:PORT",
-            remedy="run the command on a machine of the cluster",
-        )
+    if address is not None and address != "auto":
+        _check_address(address)
     ray = _import_ray()
     if ray.is_initialized():
         if address is not None:
@@ -91,6 +87,30 @@ def on_cluster(address: str | None, progress: Progress = SILENT) -> Iterator[Any
             yield ray
         finally:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Knock first: Ray itself would wait for minutes for a cluster that is not there."""
+    if address.startswith("ray://"):
+        raise ConfigError(
+            "Ray Data cannot be driven through Ray's client",
+            got=f"address {address}",
+            expected="auto or HOST:PORT",
+            remedy="run the command on a machine of the cluster",
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(
+            "the address of the Ray cluster cannot be read", got=repr(address), expected="auto or HOST:PORT"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"there is no Ray cluster at {address}",
+            got=error.strerror or str(error),
+            remedy="start one with 'ray start --head'",
+        ) from error
 
 
 def _import_ray() -> Any:
