@@ -79,7 +79,7 @@ class Workspace:
     @property
     def files(self) -> Path:
         """Size, times and content of image files when they were last read."""
-        return self.root / ".files.parquet"
+        return self.root / ".files.npy"
 
     def probe_run(self, run_id: str) -> Path:
         """Folder of one probe run."""

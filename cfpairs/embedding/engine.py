@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -118,7 +119,7 @@ def embed_items(
     later call once its bytes have changed.
 
     So is an image that was embedded. The part has the hash of the bytes that were embedded; the workspace's
-    ``.files.parquet`` has size and times of each file when it was last read, so that only files where these
+    ``.files.npy`` has size and times of each file when it was last read, so that only files where these
     differ are read again. A vector whose file has other bytes now is first taken out of its part, and the
     item then embedded like a new one: no item ever has two vectors, and none has an outdated one. A vector
     whose file is gone stays.
@@ -245,12 +246,13 @@ def _compare(
     opened = np.zeros(len(wanted), bool)
     changed: list[str] = []
     start = 0
+    root = str(workspace.root)
     for ids, paths in wanted.blocks():
         recorded = parts.recorded(ids)
         here = np.flatnonzero((recorded != NEVER) & np.array([bool(path) for path in paths]))
         names = [paths[i] for i in here]
         now = recorded.copy()
-        now[here] = index.contents(names, map(workspace.file, names))
+        now[here] = index.contents(names, [os.path.join(root, name) for name in names])
         embedded = parts.embedded(ids)
         other = (now != recorded) & ~(embedded & (now == UNREADABLE))
         changed += [ids[i] for i in np.flatnonzero(other & embedded)]

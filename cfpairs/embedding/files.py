@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cfpairs.embedding.images import hash_now
 from cfpairs.errors import CfpairsError
-from cfpairs.tables import write_table
+from cfpairs.tables import replacing
 
 __all__ = ["UNREADABLE", "FileIndex", "Keys", "file_state", "key_of", "keys_of", "short_hash"]
 
@@ -29,7 +28,7 @@ UNREADABLE = 0
 _RECENT_NS = 2_000_000_000
 """A file changed less than two seconds ago may change again without a new time of change."""
 
-_COLUMNS = ("path_key", "state", "content")
+_STATE = struct.Struct("<qqq")
 
 
 def keys_of(texts: Iterable[str]) -> Keys:
@@ -54,7 +53,8 @@ def file_state(found: os.stat_result) -> int:
     """A 64-bit hash of size, time of change and time of the inode's change; 0 if it changed just now."""
     if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _RECENT_NS:
         return 0
-    return key_of(f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}")
+    numbers = _STATE.pack(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return int.from_bytes(hashlib.blake2b(numbers, digest_size=8).digest(), "little")
 
 
 class FileIndex:
@@ -65,25 +65,33 @@ class FileIndex:
     Parameters
     ----------
     path : Path
-        The Parquet file that it is kept in; it need not be there.
+        The NumPy file that it is kept in; it need not be there. Its rows are sorted: the key of the path, the
+        state, the content.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: list[Keys] = [np.empty(0, np.uint64) for _ in _COLUMNS]
+        self._known: Keys | None = None
         self._new: list[tuple[int, int, int]] = []
         self._blocks: list[Keys] = []
-        try:
-            table = pq.read_table(path, columns=list(_COLUMNS), use_threads=False)
-            self._known = [table[name].to_numpy().astype(np.uint64) for name in _COLUMNS]
-        except (OSError, pa.ArrowException, KeyError):
-            return
+
+    def _rows(self) -> Keys:
+        """What the file has, read when it is first needed; nothing if it is no such file."""
+        if self._known is None:
+            self._known = np.empty((0, 3), np.uint64)
+            try:
+                found = np.load(self._path, allow_pickle=False)
+            except (OSError, ValueError, EOFError):
+                return self._known
+            if found.dtype == np.uint64 and found.ndim == 2 and found.shape[1] == 3:
+                self._known = found
+        return self._known
 
     def note(self, path: str, state: int, content: int) -> None:
         """Remember the content of a file that was read; one that cannot be recognised is not kept."""
         if state and content != UNREADABLE:
             self._new.append((key_of(path), state, content))
-            if len(self._new) == 4096:
+            if len(self._new) == 1024:
                 self._pack()
 
     def _pack(self) -> None:
@@ -91,28 +99,35 @@ class FileIndex:
             self._blocks.append(np.array(self._new, np.uint64))
             self._new = []
 
-    def contents(self, paths: Iterable[str], files: Iterable[Path]) -> Keys:
-        """`short_hash` of each file as it is now; those that are not recognised are read and noted."""
-        names = list(paths)
-        keys = keys_of(names)
-        places = np.searchsorted(self._known[0], keys)
-        found = np.empty(len(names), np.uint64)
-        for i, file in enumerate(files):
-            found[i] = self._content(names[i], file, int(keys[i]), int(places[i]))
-        return found
+    def contents(self, paths: Sequence[str], files: Iterable[str]) -> Keys:
+        """`short_hash` of each file as it is now; those that are not recognised are read and noted.
 
-    def _content(self, path: str, file: Path, key: int, place: int) -> int:
+        Parameters
+        ----------
+        paths : sequence of str, length n
+            The names under which they are noted.
+        files : iterable of str
+            The files.
+        """
+        known = self._rows()
+        keys = keys_of(paths)
+        places = np.minimum(np.searchsorted(known[:, 0], keys), max(len(known) - 1, 0))
+        before = known[places] if len(known) else np.zeros((len(keys), 3), np.uint64)
+        before[before[:, 0] != keys] = 0
+        rows = zip(paths, files, before[:, 1].tolist(), before[:, 2].tolist(), strict=True)
+        return np.array([self._content(*row) for row in rows], np.uint64)
+
+    def _content(self, path: str, file: str, state_before: int, content_before: int) -> int:
         try:
-            status = file.stat()
+            status = os.stat(file)
         except (OSError, ValueError):
             return UNREADABLE
         if not stat.S_ISREG(status.st_mode):
             return UNREADABLE
         state = file_state(status)
-        known, states, contents = self._known
-        if state and place < len(known) and known[place] == key and states[place] == state:
-            return int(contents[place])
-        content = short_hash(hash_now(file))
+        if state and state == state_before:
+            return content_before
+        content = short_hash(hash_now(Path(file)))
         self.note(path, state, content)
         return content
 
@@ -121,14 +136,15 @@ class FileIndex:
         self._pack()
         if not self._blocks:
             return
-        # The last note of a file counts: the newest come first, and `unique` keeps the first.
-        blocks = self._blocks[::-1]
-        self._blocks = []
-        columns = [np.concatenate([*(b[::-1, i] for b in blocks), self._known[i]]) for i in range(3)]
+        blocks, self._blocks = [self._rows(), *self._blocks], []
+        self._known = None
+        rows = np.concatenate(blocks)
         del blocks
-        keys, order = np.unique(columns[0], return_index=True)
-        self._known = [keys, columns[1][order], columns[2][order]]
+        order = np.argsort(rows[:, 0], kind="stable")
+        newest = np.append(rows[order[1:], 0] != rows[order[:-1], 0], True)
+        self._known = rows[order[newest]]
         try:
-            write_table(self._path, pa.table(dict(zip(_COLUMNS, self._known, strict=True))))
+            with replacing(self._path) as temporary, temporary.open("wb") as handle:
+                np.save(handle, self._known)
         except CfpairsError:
             return

@@ -78,7 +78,10 @@ class ItemList(Sequence[Item]):
             return
         # A buffered stream reads page by page, so that no whole column is ever held.
         with pq.ParquetFile(self._source, buffer_size=1 << 16, pre_buffer=False) as opened:
-            yield from opened.iter_batches(_BLOCK, columns=_COLUMNS, use_threads=False)
+            for batch in opened.iter_batches(_BLOCK, columns=_COLUMNS, use_threads=False):
+                yield batch
+                # Arrow's allocator keeps what is freed, which adds up over hundreds of batches.
+                pa.default_memory_pool().release_unused()
 
     def blocks(self) -> Iterator[tuple[list[str], list[str]]]:
         """Ids and paths, at most 4,096 at a time."""
