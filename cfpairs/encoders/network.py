@@ -94,7 +94,7 @@ class NetworkEncoder(ABC):
         """One line on how it may be made faster; empty where that was measured, or is settled."""
         if self.plan.measured or not self._open_choice:
             return ""
-        return f"'cfpairs doctor --encoder {self.info.spec}' may find a faster way that changes no result"
+        return f"'cfpairs doctor --encoder {self.info.spec}' may find a faster setting that is safe"
 
     def load(self) -> None:
         """Build the model and make it ready to run."""
