@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from cfpairs.quality import PairQuality, assess_pairs
     from cfpairs.registry import available
     from cfpairs.subspace import CounterfactualProjection, difference_matrix
-    from cfpairs.tables import load_manifest, read_embeddings
+    from cfpairs.tables import load_manifest
+    from cfpairs.vectors import read_embeddings
     from cfpairs.workflow import build_pairs, embed
     from cfpairs.workspace import Workspace
 
@@ -36,7 +37,7 @@ _HOME = {
     "evaluate": "cfpairs.metrics",
     "fit_sweep": "cfpairs.probes.sweep",
     "load_manifest": "cfpairs.tables",
-    "read_embeddings": "cfpairs.tables",
+    "read_embeddings": "cfpairs.vectors",
 }
 
 __all__ = [

@@ -252,10 +252,17 @@ def build(
 @app.command()
 def embed(
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="lite | open_clip:MODEL/TAG | open_clip:MODEL@FILE")
+        str | None,
+        typer.Option(
+            "--encoder", help="lite | open_clip:MODEL/TAG | timm:MODEL.TAG | …@FILE: see 'cfpairs list'"
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto | cpu | cuda")] = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="local")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="local | ray")] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", help="Ray cluster to join, with --engine ray: auto | HOST:PORT"),
+    ] = None,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
     seed: SeedOption = None,
@@ -268,7 +275,11 @@ def embed(
 
     output = _Output(quiet=quiet, as_json=as_json)
     with _working(config, workspace, seed, quiet) as context:
-        wanted = change(context.config, "encoder", spec=encoder, device=device, engine=engine)
+        wanted = change(
+            context.config, "encoder", spec=encoder, device=device, engine=engine, ray_address=ray_address
+        )
+        if ray_address is not None and wanted.encoder.engine != "ray":
+            raise ConfigError("--ray-address is for the engine ray", remedy="add --engine ray")
         output.stage(workflow.embed(context.with_config(encoder=wanted.encoder)))
     output.end()
 
@@ -413,6 +424,14 @@ def _state_view(states: Any) -> Any:
 
 @app.command()
 def doctor(
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="Measure this encoder: fastest runtime and precision that is safe."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto | cpu | cuda, with --encoder")] = None,
+    features: Annotated[
+        str | None, typer.Option("--features", help="projected | pooled, with --encoder")
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -421,6 +440,11 @@ def doctor(
 
     from cfpairs.workflow.doctor import examine
 
+    if encoder is not None:
+        _measure(encoder, device, features, quiet, as_json)
+        return
+    if device is not None or features is not None:
+        raise ConfigError("--device and --features need an encoder to measure", remedy="add --encoder SPEC")
     findings = examine()
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(f) for f in findings]}, indent=1))
@@ -429,6 +453,23 @@ def doctor(
             typer.echo(finding.line)
     if any(f.level == "error" for f in findings):
         raise SystemExit(1)
+
+
+def _measure(spec: str, device: str | None, features: str | None, quiet: bool, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from cfpairs.config import EncoderConfig, parse_options
+    from cfpairs.terminal import RichProgress
+    from cfpairs.workflow.doctor import examine_encoder
+
+    given = {"spec": spec, "device": device, "features": features}
+    config = parse_options(EncoderConfig, {k: v for k, v in given.items() if v is not None}, "encoder")
+    found = examine_encoder(config, RichProgress(quiet=quiet or as_json))
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=1))
+    elif not quiet:
+        for line in found.lines():
+            typer.echo(line)
 
 
 @app.command("list")

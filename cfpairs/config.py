@@ -88,11 +88,22 @@ class EncoderConfig(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     runtime: Literal["auto", "torch", "openvino"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    features: Literal["projected", "pooled"] = Field(
+        default="projected", description="after or before CLIP's projection"
+    )
+    decoder: Literal["pillow", "nvjpeg"] = Field(
+        default="pillow", description="nvjpeg: JPEG files are decoded and resized on the GPU"
+    )
+    compile: Literal["auto", "off"] = Field(default="auto", description="auto: CUDA graphs on a GPU")
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     part_rows: Annotated[int, Field(ge=1)] = 512
     store: Literal["float32", "float16"] = "float32"
     workers: Annotated[int, Field(ge=1, le=64)] = 2
-    engine: Literal["local"] = "local"
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = Field(
+        default=None,
+        description="auto or HOST:PORT of a Ray cluster; default: one is started on this machine",
+    )
 
 
 class PreprocessConfig(Strict):

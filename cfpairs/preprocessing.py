@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cfpairs.config import PreprocessConfig
 from cfpairs.errors import DataError
-from cfpairs.tables import Embeddings
+from cfpairs.vectors import Embeddings
 
 __all__ = ["Preprocessor"]
 

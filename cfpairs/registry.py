@@ -110,7 +110,11 @@ _BUILT_IN: dict[str, dict[str, Entry]] = {
         ),
         "open_clip": Entry(
             "cfpairs.encoders.open_clip:OpenClipEncoder",
-            "open_clip:MODEL[/TAG] or open_clip:MODEL@/path/to/weights",
+            "open_clip:MODEL/TAG, open_clip:MODEL@/path/to/weights or open_clip:hf-hub:ORG/NAME",
+        ),
+        "timm": Entry(
+            "cfpairs.encoders.timm:TimmEncoder",
+            "timm:MODEL[.TAG] or timm:MODEL@/path/to/weights; pooled features",
         ),
         "given": Entry(
             "cfpairs.encoders.given:GivenEncoder",

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cfpairs.errors import DataError
-from cfpairs.tables import Embeddings
+from cfpairs.vectors import Embeddings
 
 __all__ = [
     "CounterfactualProjection",

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from cfpairs.errors import DataError, WorkspaceError
 from cfpairs.workspace import Workspace
@@ -26,15 +24,14 @@ __all__ = [
     "MANIFEST",
     "PAIRS",
     "RESULTS",
-    "Embeddings",
     "Schema",
     "embedding_schema",
     "file_metadata",
     "fingerprint",
     "load_manifest",
     "make_table",
-    "read_embeddings",
     "read_table",
+    "replacing",
     "table_digest",
     "write_bytes",
     "write_table",
@@ -249,7 +246,7 @@ def table_digest(table: pa.Table, columns: Iterable[str] | None = None) -> str:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place when the block ends without an error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -281,7 +278,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     WorkspaceError
         If the folder or the file cannot be written; the old file, if any, is untouched.
     """
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
@@ -299,7 +296,7 @@ def write_table(
         table = schema.validate(table)
     pairs = {key.encode(): value.encode() for key, value in sorted((metadata or {}).items())}
     table = table.replace_schema_metadata(pairs or None)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
@@ -346,100 +343,3 @@ def load_manifest(workspace: Workspace | Path | str) -> pa.Table:
     if not isinstance(workspace, Workspace):
         workspace = Workspace(workspace)
     return read_table(workspace.manifest, MANIFEST)
-
-
-class Embeddings:
-    """Vectors keyed by item id.
-
-    Parameters
-    ----------
-    item_ids : sequence of str, length n
-    matrix : ndarray of shape (n, d)
-        Row i belongs to ``item_ids[i]``.
-    metadata : mapping of str to str, optional
-        What the encoder wrote beside them.
-    """
-
-    def __init__(
-        self,
-        item_ids: Sequence[str],
-        matrix: NDArray[Any],
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        self.item_ids = list(item_ids)
-        self.matrix = matrix
-        self.metadata = dict(metadata or {})
-        self._row = {item: i for i, item in enumerate(self.item_ids)}
-        if matrix.ndim != 2 or len(self.item_ids) != matrix.shape[0]:
-            raise DataError(
-                "ids and vectors do not match", got=f"{len(self.item_ids)} ids, vectors {matrix.shape}"
-            )
-        if len(self._row) != len(self.item_ids):
-            raise DataError("an item has two embeddings", remedy="delete the folder and embed again")
-
-    def __len__(self) -> int:
-        return len(self.item_ids)
-
-    def __contains__(self, item_id: object) -> bool:
-        return item_id in self._row
-
-    @property
-    def dim(self) -> int:
-        """Number of dimensions d."""
-        return int(self.matrix.shape[1])
-
-    def rows(self, item_ids: Sequence[str]) -> NDArray[Any]:
-        """Vectors of `item_ids`, shape (k, d), in that order.
-
-        Raises
-        ------
-        DataError
-            If an item has none; the message counts them and names one.
-        """
-        missing = [item for item in item_ids if item not in self._row]
-        if missing:
-            raise DataError(
-                "items without an embedding",
-                got=f"{len(missing)}, such as {missing[0]!r}",
-                remedy="run 'cfpairs embed'; failures.parquet lists images that could not be read",
-            )
-        return self.matrix[np.fromiter((self._row[i] for i in item_ids), np.int64, len(item_ids))]
-
-
-def part_files(folder: Path) -> list[Path]:
-    """The complete parts of one encoder's folder, in order."""
-    return sorted(folder.glob("part-[0-9]*.parquet"))
-
-
-def read_embeddings(folder: Path | str) -> Embeddings:
-    """Read every part of one encoder's folder.
-
-    Returns
-    -------
-    Embeddings
-        ``matrix`` is (n, d), of the stored type.
-
-    Raises
-    ------
-    WorkspaceError
-        If there is no part.
-    DataError
-        If a part cannot be read, or parts differ in dimension.
-    """
-    files = part_files(Path(folder))
-    if not files:
-        raise WorkspaceError(f"no embeddings in {folder}", remedy="run 'cfpairs embed'")
-    ids: list[str] = []
-    blocks: list[NDArray[Any]] = []
-    for file in files:
-        table = read_table(file)
-        vectors = table["embedding"].combine_chunks()
-        dim = vectors.type.list_size
-        blocks.append(vectors.values.to_numpy(zero_copy_only=True).reshape(len(vectors), dim))
-        ids.extend(table["item_id"].to_pylist())
-    dims = sorted({block.shape[1] for block in blocks})
-    if len(dims) > 1:
-        raise DataError(
-            f"parts in {folder} differ in dimension", got=dims, remedy="delete it and embed again"
-        )
-    return Embeddings(ids, np.concatenate(blocks), file_metadata(files[0]))

@@ -76,6 +76,11 @@ class Workspace:
         """Folder of one encoder's Parquet parts."""
         return self.root / "embeddings" / encoder_id
 
+    @property
+    def files(self) -> Path:
+        """Size, times and content of image files when they were last read."""
+        return self.root / ".files.npy"
+
     def probe_run(self, run_id: str) -> Path:
         """Folder of one probe run."""
         return self.root / "probes" / run_id

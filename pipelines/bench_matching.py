@@ -85,7 +85,7 @@ def search_cfpairs(rows: np.ndarray, n: int, **options: object) -> dict[str, Any
     """The whole builder: checks, both searches, ranking and the table of 1000 pairs."""
     from cfpairs.pairs.base import BuildInputs
     from cfpairs.pairs.nearest import NearestBuilder, NearestOptions
-    from cfpairs.tables import Embeddings
+    from cfpairs.vectors import Embeddings
     from cfpairs.workspace import Workspace
 
     table = manifest(n)

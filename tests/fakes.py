@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from cfpairs.tables import MANIFEST, Embeddings, make_table, write_bytes, write_table
+from cfpairs.tables import MANIFEST, make_table, write_bytes, write_table
+from cfpairs.vectors import Embeddings
 from cfpairs.workspace import Workspace
 
 LABEL_NAMES = ("lying", "standing")

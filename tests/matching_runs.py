@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.nearest import NearestBuilder, NearestOptions
-from cfpairs.tables import MANIFEST, Embeddings, make_table
+from cfpairs.tables import MANIFEST, make_table
+from cfpairs.vectors import Embeddings
 from cfpairs.workspace import Workspace
 
 

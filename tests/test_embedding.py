@@ -26,7 +26,8 @@ from cfpairs.config import EncoderConfig
 from cfpairs.embedding import content_hash, decode_rgb, embed_items, failures_file
 from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import CfpairsError, DataError
-from cfpairs.tables import FAILURES, embedding_schema, file_metadata, part_files, read_embeddings, read_table
+from cfpairs.tables import FAILURES, embedding_schema, file_metadata, read_table
+from cfpairs.vectors import part_files, read_embeddings
 from cfpairs.workspace import Workspace
 
 pytestmark = pytest.mark.embed

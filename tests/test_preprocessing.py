@@ -4,7 +4,7 @@ import pytest
 from cfpairs.config import PreprocessConfig
 from cfpairs.errors import DataError
 from cfpairs.preprocessing import Preprocessor
-from cfpairs.tables import Embeddings
+from cfpairs.vectors import Embeddings
 
 
 def test_default_gives_every_row_the_length_sqrt_d():

@@ -11,7 +11,7 @@ from cfpairs.subspace import (
     difference_directions,
     difference_matrix,
 )
-from cfpairs.tables import Embeddings
+from cfpairs.vectors import Embeddings
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -7,7 +7,8 @@ import pytest
 
 from cfpairs import tables
 from cfpairs.errors import DataError, WorkspaceError
-from cfpairs.tables import FAILURES, MANIFEST, Embeddings, Schema, embedding_schema
+from cfpairs.tables import FAILURES, MANIFEST, Schema, embedding_schema
+from cfpairs.vectors import Embeddings, read_embeddings
 
 
 def failure(**more):
@@ -111,7 +112,7 @@ def test_embeddings_join_by_id(tmp_path):
             }
         )
         tables.write_table(tmp_path / f"part-0000{part}.parquet", table, embedding_schema(2), {"k": "v"})
-    found = tables.read_embeddings(tmp_path)
+    found = read_embeddings(tmp_path)
     assert found.rows(["i2", "i0"]).tolist() == [[4, 5], [0, 1]]
     assert found.metadata == {"k": "v"}
     assert "i1" in found and "i9" not in found and len(found) == 3 and found.dim == 2
@@ -128,4 +129,4 @@ def test_embeddings_that_contradict_each_other():
 
 def test_no_embeddings(tmp_path):
     with pytest.raises(WorkspaceError, match="cfpairs embed"):
-        tables.read_embeddings(tmp_path)
+        read_embeddings(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import re
 import stat
 import warnings
@@ -16,7 +17,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cfpairs.errors import DataError
 
-__all__ = ["UnusableImageError", "content_hash", "decode_rgb", "hash_now", "quiet_pillow", "read_file"]
+__all__ = [
+    "UnusableImageError",
+    "content_hash",
+    "decode_rgb",
+    "hash_now",
+    "quiet_pillow",
+    "read_file",
+    "read_with_status",
+]
 
 LONGEST_ASPECT = 250
 """A longer image, side by side, is refused: resized by its shorter side it would fill the memory."""
@@ -27,7 +36,12 @@ class UnusableImageError(DataError):
 
 
 def read_file(file: Path) -> bytes:
-    """The bytes of a regular file.
+    """The bytes of a regular file; see `read_with_status`."""
+    return read_with_status(file)[0]
+
+
+def read_with_status(file: Path) -> tuple[bytes, os.stat_result]:
+    """The bytes of a regular file, and what the system said of it before they were read.
 
     Raises
     ------
@@ -35,12 +49,12 @@ def read_file(file: Path) -> bytes:
         If it is missing, a folder, no regular file (a pipe would be waited on), or cannot be read.
     """
     try:
-        kind = file.stat().st_mode
-        if stat.S_ISDIR(kind):
+        status = file.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise UnusableImageError("is a folder")
-        if not stat.S_ISREG(kind):
+        if not stat.S_ISREG(status.st_mode):
             raise UnusableImageError("is not a regular file")
-        return file.read_bytes()
+        return file.read_bytes(), status
     except FileNotFoundError:
         raise UnusableImageError("there is no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path

@@ -6,28 +6,26 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cfpairs.embedding.images import hash_now
+from cfpairs.embedding.files import Keys, keys_of, short_hash
+from cfpairs.embedding.items import Item
 from cfpairs.errors import DataError, WorkspaceError
-from cfpairs.tables import (
-    FAILURES,
-    embedding_schema,
-    file_metadata,
-    make_table,
-    part_files,
-    read_table,
-    write_table,
-)
+from cfpairs.tables import FAILURES, embedding_schema, file_metadata, make_table, read_table, write_table
+from cfpairs.vectors import part_files, write_vectors
 
-__all__ = ["EncoderIdentity", "Failure", "Item", "Parts", "failures_file"]
+__all__ = ["NEVER", "EncoderIdentity", "Failure", "Item", "Parts", "failures_file"]
+
+NEVER = np.iinfo(np.uint64).max
+"""Stands for the content of an item that was never tried."""
 
 
 class EncoderIdentity(Protocol):
@@ -49,14 +47,6 @@ class EncoderIdentity(Protocol):
 
 
 @dataclass(frozen=True)
-class Item:
-    """One image to embed; `path` as the manifest has it."""
-
-    item_id: str
-    path: str
-
-
-@dataclass(frozen=True)
 class Failure:
     """An image that could not be embedded; `attempt` counts the states of its file that were tried."""
 
@@ -65,6 +55,40 @@ class Failure:
     error: str
     content_hash: str
     attempt: int = 1
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Which items have a vector: sorted keys of their ids, the content it was made of, and the part."""
+
+    keys: Keys
+    contents: Keys
+    parts: NDArray[np.int32]
+
+    def places(self, keys: Keys) -> NDArray[np.int64]:
+        """The row of each key; -1 where there is none."""
+        if not len(self.keys):
+            return np.full(len(keys), -1)
+        found = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[found] == keys, found, -1)
+
+    def repeating(self) -> int | None:
+        """The lowest part that has an item which is in an earlier one, or twice in itself."""
+        later = self.parts[1:][self.keys[1:] == self.keys[:-1]]
+        return int(later.min()) if len(later) else None
+
+    def where(self, kept: NDArray[np.bool_]) -> _Rows:
+        return _Rows(self.keys[kept], self.contents[kept], self.parts[kept])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one file says, its vectors aside."""
+
+    file: Path
+    keys: Keys
+    contents: Keys
+    failures: tuple[Failure, ...]
 
 
 def failures_file(folder: Path) -> Path:
@@ -76,7 +100,8 @@ class Parts:
     """The parts in one folder, and the writer of the next.
 
     A part has a row for each image that was embedded and, in its metadata, a record of each that was not;
-    so the parts alone say what is done.
+    so the parts alone say what is done. No two parts have a row of the same item. In memory an item takes 20
+    bytes, a failure its record.
 
     Parameters
     ----------
@@ -92,12 +117,18 @@ class Parts:
         self._store = store
         self._metadata = {**encoder.metadata(), "dtype": store}
         self._schema = embedding_schema(encoder.dim, store)
-        self._embedded: set[str] = set()
+        self._rows = _Rows(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int32))
         self._failures: dict[str, Failure] = {}
+        self._mended: set[str] = set()
         self._numbers: set[int] = set()
 
-    def scan(self) -> list[str]:
-        """Read every part; set aside what cannot be used.
+    def scan(self, *, repair: bool = True) -> list[str]:
+        """Read the ids of every part; set aside parts that cannot be used.
+
+        Parameters
+        ----------
+        repair : bool
+            False leaves the folder as it is and takes no notice of such parts.
 
         Returns
         -------
@@ -109,37 +140,49 @@ class Parts:
         WorkspaceError
             If a part cannot be opened or set aside for want of permission.
         """
-        said = []
-        for leftover in self._folder.glob(".*.parquet.*.tmp"):
-            with contextlib.suppress(OSError):
-                leftover.unlink()
+        if repair:
+            for leftover in self._folder.glob(".*.parquet.*.tmp"):
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
+        found: dict[int, _Part] = {}
+        bad: list[tuple[Path, DataError]] = []
         for file in part_files(self._folder):
             try:
-                ids, failures = self._read(file)
+                found[int(re.sub(r"\D", "", file.stem))] = self._read(file)
             except DataError as error:
-                aside = _set_aside(file)
-                said.append(f"{file.name} is made again, the old one is now {aside.name}: {error}")
-                continue
-            self._numbers.add(int(re.sub(r"\D", "", file.stem)))
-            self._embedded.update(ids)
-            self._keep(failures)
-        return said
+                bad.append((file, error))
+        self._rows = _joined(found)
+        while (repeating := self._rows.repeating()) is not None:
+            bad.append((found.pop(repeating).file, DataError("it repeats items of an earlier part")))
+            self._rows = _joined(found)
+        self._numbers = set(found)
+        for part in found.values():
+            self._keep(part.failures)
+        return (
+            [_set_aside(file, error) for file, error in sorted(bad, key=lambda one: one[0])] if repair else []
+        )
 
-    def _read(self, file: Path) -> tuple[list[str], list[Failure]]:
+    def _read(self, file: Path) -> _Part:
+        """Ids, contents and failures of one part; its vectors are not read."""
         _check_readable(file)
-        metadata = file_metadata(file)
-        table = read_table(file, self._schema)
+        try:
+            with pq.ParquetFile(file) as opened:
+                kinds = opened.schema_arrow
+                table = opened.read(columns=["item_id", "content_hash"], use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError("it cannot be read as Parquet", got=error) from error
+        metadata = {key.decode(): value.decode() for key, value in (kinds.metadata or {}).items()}
         for key in ("encoder_id", "dtype"):
             if metadata.get(key) != self._metadata[key]:
                 raise DataError(f"it has another {key}", got=metadata.get(key), expected=self._metadata[key])
+        self._schema.validate(kinds.empty_table())
         try:
-            failures = [Failure(**record) for record in json.loads(metadata["failures"])]
+            failures = tuple(Failure(**record) for record in json.loads(metadata["failures"]))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError("it has no record of failures") from error
-        ids: list[str] = table["item_id"].to_pylist()
-        if not self._embedded.isdisjoint(ids):
-            raise DataError("it repeats items of an earlier part")
-        return ids, failures
+        contents = [short_hash(text) for text in table["content_hash"].to_pylist()]
+        keys = keys_of(table["item_id"].to_pylist())
+        return _Part(file, keys, np.array(contents, np.uint64), failures)
 
     def _keep(self, failures: Iterable[Failure]) -> None:
         for failure in failures:
@@ -147,16 +190,87 @@ class Parts:
             if known is None or known.attempt < failure.attempt:
                 self._failures[failure.item_id] = failure
 
+    def free_numbers(self) -> Iterator[int]:
+        """Numbers that no part has, from the lowest on."""
+        return (number for number in itertools.count() if number not in self._numbers)
+
+    def start_at(self, number: int, failures: Iterable[Failure]) -> None:
+        """Instead of `scan`, for one that is to write the part `number`: what is known of its items."""
+        self._numbers.update(range(number))
+        self._keep(failures)
+
+    def holds(self, number: int, items: Sequence[Item]) -> bool:
+        """Whether the part `number` is there, whole, and made of just these items."""
+        try:
+            part = self._read(self._folder / f"part-{number:05d}.parquet")
+        except (DataError, WorkspaceError):
+            return False
+        failed = keys_of(failure.item_id for failure in part.failures)
+        tried = np.sort(np.concatenate([part.keys, failed]))
+        return np.array_equal(tried, np.sort(keys_of(item.item_id for item in items)))
+
+    def recorded(self, item_ids: Sequence[str]) -> Keys:
+        """For each item the `short_hash` of the file that it was tried with; `NEVER` if it was not tried.
+
+        For an image that could not be read at all it is `UNREADABLE`.
+        """
+        places = self._rows.places(keys_of(item_ids))
+        found = np.full(len(places), NEVER, np.uint64)
+        embedded = places >= 0
+        found[embedded] = self._rows.contents[places[embedded]]
+        if self._failures:
+            for i in np.flatnonzero(~embedded).tolist():
+                failure = self._failures.get(item_ids[i])
+                if failure is not None:
+                    found[i] = short_hash(failure.content_hash)
+        return found
+
+    def embedded(self, item_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Which items had a vector when the parts were scanned."""
+        return self._rows.places(keys_of(item_ids)) >= 0
+
     def failure(self, item_id: str) -> Failure | None:
         """Why an item has no embedding; None if it has one or was never tried."""
-        return None if item_id in self._embedded else self._failures.get(item_id)
+        failure = self._failures.get(item_id)
+        if failure is None or item_id in self._mended or self.embedded([item_id])[0]:
+            return None
+        return failure
 
-    def is_open(self, item: Item, file: Path) -> bool:
-        """Whether an item is still to be tried: never tried, or it failed and `file` has changed since."""
-        if item.item_id in self._embedded:
-            return False
-        failure = self._failures.get(item.item_id)
-        return failure is None or failure.content_hash != hash_now(file)
+    def failed_among(self, items: Iterable[Item]) -> Iterator[Failure]:
+        """The failures of those of `items` that have no embedding, in their order."""
+        if self._failures:
+            yield from (found for item in items if (found := self.failure(item.item_id)))
+
+    def drop(self, item_ids: Iterable[str]) -> None:
+        """Take the vectors of these items out of their parts; each part is rewritten whole or not at all.
+
+        Raises
+        ------
+        DataError, WorkspaceError
+            If a part cannot be read or written.
+        """
+        keys = keys_of(item_ids)
+        places = self._rows.places(keys)
+        for number in np.unique(self._rows.parts[places[places >= 0]]).tolist():
+            self._rewrite(number, keys)
+        self._rows = self._rows.where(~np.isin(self._rows.keys, keys))
+
+    def _rewrite(self, number: int, without: Keys) -> None:
+        file = self._path(number)
+        metadata = file_metadata(file)
+        table = read_table(file, self._schema)
+        table = table.filter(pa.array(~np.isin(keys_of(table["item_id"].to_pylist()), without)))
+        if not len(table) and metadata["failures"] == "[]":
+            file.unlink(missing_ok=True)
+            self._numbers.discard(number)
+            return
+        values = table["embedding"].combine_chunks().flatten().to_numpy()
+        vectors = values.reshape(len(table), self._dim)
+        ids, hashes = (table[name].to_pylist() for name in ("item_id", "content_hash"))
+        write_vectors(file, ids, vectors, hashes, metadata)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"part-{number:05d}.parquet"
 
     def write(
         self,
@@ -183,36 +297,39 @@ class Parts:
             If the folder cannot be written.
         """
         with np.errstate(over="ignore"):
-            stored = vectors.astype(self._store)
+            stored = vectors.astype(self._store, copy=False)
         if not np.isfinite(stored).all():
             raise DataError("an embedding is too large for float16", remedy="set store: float32")
         records = [self._counted(failure) for failure in failures]
-        table = pa.table(
-            {
-                "item_id": pa.array([item.item_id for item in items], pa.string()),
-                "embedding": pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), self._dim),
-                "content_hash": pa.array(hashes, pa.string()),
-            }
-        )
-        number = next(n for n in itertools.count() if n not in self._numbers)
+        number = next(self.free_numbers())
         metadata = {**self._metadata, "failures": json.dumps([asdict(record) for record in records])}
-        write_table(self._folder / f"part-{number:05d}.parquet", table, self._schema, metadata)
+        write_vectors(self._path(number), [item.item_id for item in items], stored, hashes, metadata)
         self._numbers.add(number)
-        self._embedded.update(item.item_id for item in items)
+        if self._failures:
+            self._mended.update(item.item_id for item in items if item.item_id in self._failures)
         self._keep(records)
 
     def _counted(self, failure: Failure) -> Failure:
         known = self._failures.get(failure.item_id)
-        attempt = known.attempt + 1 if known else 1
-        return Failure(failure.item_id, failure.path, failure.error, failure.content_hash, attempt)
+        return replace(failure, attempt=known.attempt + 1 if known else 1)
 
     def write_failures(self) -> None:
         """Derive ``failures.parquet`` from the parts, by item id; empty if nothing failed."""
-        failed = (self._failures[item_id] for item_id in sorted(self._failures.keys() - self._embedded))
+        failed = [found for item_id in sorted(self._failures) if (found := self.failure(item_id))]
         rows = [{"item_id": f.item_id, "path": f.path, "error": f.error} for f in failed]
         path, table = failures_file(self._folder), make_table(rows, FAILURES)
         if not path.exists() or not read_table(path).equals(table):
             write_table(path, table, FAILURES)
+
+
+def _joined(found: Mapping[int, _Part]) -> _Rows:
+    empty = _Part(Path(), np.empty(0, np.uint64), np.empty(0, np.uint64), ())
+    parts = [empty, *found.values()]
+    keys = np.concatenate([part.keys for part in parts])
+    order = np.argsort(keys, kind="stable")
+    contents = np.concatenate([part.contents for part in parts])[order]
+    numbers = np.repeat(np.array([-1, *found], np.int32), [len(part.keys) for part in parts])
+    return _Rows(keys[order], contents, numbers[order])
 
 
 def _check_readable(file: Path) -> None:
@@ -226,12 +343,12 @@ def _check_readable(file: Path) -> None:
         raise DataError("it cannot be opened", got=error.strerror) from error
 
 
-def _set_aside(file: Path) -> Path:
+def _set_aside(file: Path, error: DataError) -> str:
     aside = file.with_name(file.name + ".unusable")
     try:
         file.replace(aside)
-    except OSError as error:
+    except OSError as fault:
         raise WorkspaceError(
-            f"the damaged {file} cannot be renamed", got=error.strerror, remedy="delete it"
-        ) from error
-    return aside
+            f"the damaged {file} cannot be renamed", got=fault.strerror, remedy="delete it"
+        ) from fault
+    return f"{file.name} is made again, the old one is now {aside.name}: {error}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,10 @@ from cfpairs.tables import fingerprint
 __all__ = [
     "Encoder",
     "EncoderInfo",
+    "FileEncoder",
     "Preprocessing",
+    "StreamEncoder",
+    "encode_stream",
     "file_sha256",
     "library_versions",
     "safe_name",
@@ -38,9 +42,10 @@ class Preprocessing:
     size : int
         Side of the square input in pixels.
     resize : int
-        With ``shortest``, the shorter side is resized to this many pixels before the centre crop.
+        With ``shortest``, the shorter side is resized to this many pixels before the centre crop; with
+        ``squash`` both sides are.
     interpolation : str
-        ``bicubic`` or ``bilinear``.
+        One of Pillow's filters: ``nearest``, ``box``, ``bilinear``, ``hamming``, ``bicubic``, ``lanczos``.
     mean, std : tuple of float
         Per channel, for values in 0..1.
     resize_mode : str
@@ -49,6 +54,9 @@ class Preprocessing:
         Value of padded pixels, 0..255.
     colour : str
         How the file's pixels become RGB before all this.
+    decoder : str
+        What decodes and resizes JPEG files: ``pillow``, or ``nvjpeg`` on an NVIDIA GPU, whose pixels differ
+        slightly.
     """
 
     size: int
@@ -59,6 +67,7 @@ class Preprocessing:
     resize_mode: str = "shortest"
     fill: int = 0
     colour: str = "exif-orientation, alpha on white, rgb"
+    decoder: str = "pillow"
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,8 @@ class EncoderInfo:
         How it is run: ``torch`` or ``openvino``; ``fp32``, ``bf16`` or ``fp16``; ``cpu`` or ``cuda``.
     libraries : dict of str to str
         Versions of what computes the result.
+    features : str
+        ``projected`` or ``pooled``: after or before CLIP's projection; ``pooled`` where there is none.
     """
 
     spec: str
@@ -90,6 +101,7 @@ class EncoderInfo:
     device: str
     preprocessing: Preprocessing
     libraries: dict[str, str]
+    features: str = "pooled"
 
     @property
     def id(self) -> str:
@@ -108,6 +120,7 @@ class EncoderInfo:
             "runtime": self.runtime,
             "precision": self.precision,
             "device": self.device,
+            "features": self.features,
             "preprocessing": json.dumps(asdict(self.preprocessing), sort_keys=True),
             "libraries": json.dumps(self.libraries, sort_keys=True),
             "normalisation": "none",
@@ -142,6 +155,51 @@ class Encoder(Protocol):
     def close(self) -> None:
         """Free what `load` took; `load` may be called again."""
         ...
+
+
+class StreamEncoder(Encoder, Protocol):
+    """An encoder that also takes 8-bit pixels and works on one batch while the next is made ready.
+
+    Its `encode` and `stream` take float32 batches as `preprocess` makes them and uint8 batches as `pixels`
+    makes them, and give the same features for both to within 1e-5.
+    """
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """What `preprocess` gives before it is normalised, a quarter of the memory: (3, size, size)."""
+        ...
+
+    def stream(self, batches: Iterable[Any]) -> Iterator[NDArray[np.float32]]:
+        """Features (b, d) of each batch, in order.
+
+        The next batch is taken before the features of the last are given, so an array that was handed over
+        must not be written to until its features have come back.
+        """
+        ...
+
+
+class FileEncoder(StreamEncoder, Protocol):
+    """An encoder that can decode files itself, on its own device.
+
+    It does where ``info.preprocessing.decoder`` is not ``pillow``; the caller then hands files over, decodes
+    by itself those that come back as None, and gathers both into a batch for `encode` or `stream`.
+    """
+
+    def decode_files(self, contents: Sequence[bytes]) -> list[Any | None]:
+        """One block of pixels, as `gather` takes it, for each file; None if it cannot be decoded here.
+
+        Called from the thread that encodes, after `load`.
+        """
+        ...
+
+    def gather(self, images: Sequence[Any]) -> Any:
+        """Blocks of `decode_files` and arrays of `pixels`, in any mixture, to one batch."""
+        ...
+
+
+def encode_stream(encoder: Encoder, batches: Iterable[Any]) -> Iterator[NDArray[np.float32]]:
+    """``encoder.stream(batches)``, or one batch after the other where the encoder has no stream."""
+    stream = getattr(encoder, "stream", None)
+    return stream(batches) if stream is not None else map(encoder.encode, batches)
 
 
 def split_spec(spec: str) -> tuple[str, str]:

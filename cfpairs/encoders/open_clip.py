@@ -1,54 +1,60 @@
-"""The image towers of open_clip: any architecture of its factory, weights by tag or from a file."""
+"""The image towers of open_clip: any architecture of its factory, weights by tag, hub name or file."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cfpairs.config import EncoderConfig
-from cfpairs.encoders.base import EncoderInfo, Preprocessing, file_sha256, library_versions, safe_name
-from cfpairs.encoders.preprocessing import preprocess_image
-from cfpairs.encoders.runtimes import Runtime, build_runtime, plan_run
-from cfpairs.encoders.weights import read_state_dict
-from cfpairs.errors import CfpairsError, ConfigError, DataError, MissingDependencyError, UnknownNameError
+from cfpairs.encoders.base import Preprocessing, safe_name
+from cfpairs.encoders.hub import fetch, hub_file
+from cfpairs.encoders.network import NetworkEncoder
+from cfpairs.encoders.open_clip_models import TowerPlan, image_tower, pooled_dim, tokens, whole_model
+from cfpairs.errors import ConfigError, DataError, UnknownNameError
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["OpenClipEncoder"]
 
-_FORMS = "open_clip:MODEL/TAG or open_clip:MODEL@/path/to/weights"
+_FORMS = "open_clip:MODEL/TAG, open_clip:MODEL@/path/to/weights or open_clip:hf-hub:ORG/NAME"
+_HUB = "hf-hub:"
+_HUB_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What a SPEC's argument names."""
+    """What a SPEC's argument names; `model` starts with ``hf-hub:`` for a repository."""
 
     model: str
     tag: str | None
     path: Path | None
 
 
-class OpenClipEncoder:
-    """The image tower of an open_clip model; the embedding is what ``encode_image`` returns, not normalised.
+class OpenClipEncoder(NetworkEncoder):
+    """The image tower of an open_clip model; what ``encode_image`` returns, not normalised.
 
     Parameters
     ----------
     argument : str
         ``MODEL/TAG``: weights that open_clip publishes under that tag, fetched once into its cache.
         ``MODEL@PATH``: weights in a safetensors file or in a torch checkpoint that holds tensors alone.
+        ``hf-hub:ORG/NAME``: a repository with an ``open_clip_config.json`` and weights.
     config : EncoderConfig
-        Device, runtime, precision and batch size.
+        Device, runtime, precision and batch size; ``features: pooled`` leaves out CLIP's projection.
 
     Raises
     ------
@@ -61,79 +67,109 @@ class OpenClipEncoder:
 
     Notes
     -----
-    Preprocessing (size, resize mode, interpolation, mean, std) is the tag's. For a file it is, in this order:
-    ``preprocess_cfg`` of an ``open_clip_config.json`` in the same folder; what all published tags of MODEL
-    agree on; open_clip's default. A tag that was trained with QuickGELU is run with it.
+    Preprocessing (size, resize mode, interpolation, mean, std) is the tag's or the repository's. For a file
+    it is, in this order: ``preprocess_cfg`` of an ``open_clip_config.json`` in the same folder; what all
+    published tags of MODEL agree on; open_clip's default. A tag that was trained with QuickGELU is run with
+    it. The text side is built only for `encode_text`.
     """
 
     def __init__(self, argument: str, config: EncoderConfig) -> None:
-        self._source = _parse(argument)
-        self._plan = plan_run(config)
-        tag_config = _tag_config(self._source)
-        self._quick_gelu = bool(tag_config.get("quick_gelu", False))
-        self._weights = self._source.path or _fetch(self._source, tag_config)
-        self._preprocessing = _preprocessing(self._source, tag_config)
-        self._runtime: Runtime | None = None
-        self.info = EncoderInfo(
-            spec=config.spec,
-            name=safe_name(
-                "open_clip", self._source.model, *([self._source.tag] if self._source.tag else [])
-            ),
-            dim=int(_model_config(self._source.model)["embed_dim"]),
-            weights_sha256=file_sha256(self._weights),
-            runtime=self._plan.runtime,
-            precision=self._plan.precision,
-            device=self._plan.device,
-            preprocessing=self._preprocessing,
-            libraries=library_versions("numpy", "Pillow", "open_clip_torch", "timm", *self._plan.libraries),
+        source = _parse(argument)
+        weights, model_config, overlay = _resolve(source)
+        self._model = TowerPlan(source.model, model_config)
+        pooled = config.features == "pooled"
+        super().__init__(
+            config,
+            name=safe_name("open_clip", source.model, *([source.tag] if source.tag else [])),
+            dim=pooled_dim(self._model) if pooled else int(model_config["embed_dim"]),
+            weights=weights,
+            preprocessing=_preprocessing(source.model, model_config, overlay),
+            features=config.features,
+            libraries=("open_clip_torch", "timm"),
         )
 
-    def load(self) -> None:
-        """Build the model, keep its image tower and compile it."""
-        self._ready()
-
-    def _ready(self) -> Runtime:
-        if self._runtime is None:
-            tower = _image_tower(self._source.model, self._weights, self._quick_gelu)
-            side = self._preprocessing.size
-            self._runtime = build_runtime(tower, self._plan, side, self._source.model)
-        return self._runtime
-
-    def preprocess(self, image: Image.Image) -> NDArray[np.float32]:
-        """One RGB image to (3, size, size), as open_clip's own transform does to within 1e-6."""
-        return preprocess_image(image, self._preprocessing)
-
-    def encode(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(b, 3, size, size) to (b, d)."""
-        return self._ready()(batch)
+    def build(self) -> torch.nn.Module:
+        """The image tower alone, with its weights."""
+        return image_tower(self._model, self.weights, self.info.features == "pooled")
 
     def encode_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Texts to (m, d), in the images' space; what ``encode_text`` returns, not normalised.
+        """Texts to (m, d), in the space of projected images; ``encode_text``'s result, not normalised.
 
         The whole model is built for it and dropped again: it is called once for a few texts.
 
         Raises
         ------
+        ConfigError
+            If images are not projected, so that texts and they share no space.
         CfpairsError
             If the model's tokenizer is not on disk and cannot be fetched.
         """
         import torch
 
-        tokens = _tokens(self._source.model, prompts)
-        whole = _whole_model(self._source.model, self._weights, self._quick_gelu)
+        if self.info.features == "pooled":
+            raise ConfigError(
+                "texts have no place among pooled features", remedy="set encoder.features: projected"
+            )
+        numbers = tokens(self._model.name, prompts)
+        whole = whole_model(self._model, self.weights)
         with torch.inference_mode():
-            found: NDArray[np.float32] = whole.encode_text(tokens).float().numpy()
+            found: NDArray[np.float32] = whole.encode_text(numbers).float().numpy()
         return found
 
-    def close(self) -> None:
-        """Drop the model."""
-        self._runtime = None
+
+def _resolve(source: _Source) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The weight file, the model's configuration and what its weights say of preprocessing."""
+    import open_clip
+
+    if source.model.startswith(_HUB):
+        return _from_hub(source.model)
+    model_config = dict(open_clip.get_model_config(source.model))
+    if source.path is not None:
+        return source.path, model_config, _file_preprocess(source.model, source.path)
+    tag = dict(open_clip.get_pretrained_cfg(source.model, source.tag))
+    if tag.get("quick_gelu"):
+        model_config["quick_gelu"] = True
+    weights = fetch(
+        f"the weights of open_clip:{source.model}/{source.tag}",
+        f"pass a file you have: open_clip:{source.model}@/path/to/weights",
+        lambda: open_clip.download_pretrained(tag),
+    )
+    return weights, model_config, tag
+
+
+def _from_hub(name: str) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Configuration and weights of a repository, both from the hub's cache if they are there."""
+    repo = name.removeprefix(_HUB)
+    remedy = "pass a file you have: open_clip:MODEL@/path/to/weights"
+    described = fetch(
+        f"the configuration of open_clip:{name}", remedy, lambda: hub_file(repo, ("open_clip_config.json",))
+    )
+    try:
+        found = json.loads(described.read_text(encoding="utf-8"))
+        model_config, preprocess = dict(found["model_cfg"]), dict(found.get("preprocess_cfg", {}))
+        int(model_config["embed_dim"]), dict(model_config["vision_cfg"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"open_clip:{name} does not describe an open_clip model",
+            got=f"{type(error).__name__}: {error}",
+            expected="open_clip_config.json with model_cfg",
+        ) from error
+    return (
+        fetch(f"the weights of open_clip:{name}", remedy, lambda: hub_file(repo, _HUB_WEIGHTS)),
+        model_config,
+        preprocess,
+    )
 
 
 def _parse(argument: str) -> _Source:
     """Check MODEL against open_clip's own list and that weights are named."""
     import open_clip
 
+    if argument.startswith(_HUB):
+        repo = argument.removeprefix(_HUB)
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            raise ConfigError("no repository is named", got=repr(argument), expected="hf-hub:ORG/NAME")
+        return _Source(argument, None, None)
     model, at, path = argument.partition("@")
     tag = ""
     if not at:
@@ -176,47 +212,15 @@ def _nearest(name: str, known: list[str], example: str) -> str:
     return f"one of open_clip.list_models(), such as {example!r}"
 
 
-def _model_config(model: str) -> dict[str, Any]:
-    import open_clip
-
-    return dict(open_clip.get_model_config(model))
-
-
-def _tag_config(source: _Source) -> dict[str, Any]:
-    import open_clip
-
-    return dict(open_clip.get_pretrained_cfg(source.model, source.tag)) if source.tag else {}
-
-
-def _fetch(source: _Source, tag_config: dict[str, Any]) -> Path:
-    """The file of published weights, from open_clip's cache or the network."""
-    import open_clip
-
-    # The hub's client logs every retry; what the user needs to know is in the error.
-    log = logging.getLogger("huggingface_hub")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        return Path(open_clip.download_pretrained(tag_config))
-    except Exception as error:  # every hub client raises its own kinds
-        reason = str(error).split(". ")[0]
-        raise CfpairsError(
-            f"the weights of open_clip:{source.model}/{source.tag} cannot be fetched",
-            got=f"{type(error).__name__}: {reason}",
-            remedy=f"pass a file you have: open_clip:{source.model}@/path/to/weights",
-        ) from error
-    finally:
-        log.setLevel(level)
-
-
-def _preprocessing(source: _Source, tag_config: dict[str, Any]) -> Preprocessing:
+def _preprocessing(model: str, model_config: dict[str, Any], overlay: dict[str, Any]) -> Preprocessing:
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-    overlay = tag_config if source.path is None else _file_preprocess(source.model, source.path)
     found = merge_preprocess_dict(PreprocessCfg(), overlay)
-    side = _model_config(source.model)["vision_cfg"].get("image_size", 224)
+    side = model_config["vision_cfg"].get("image_size", 224)
     if not isinstance(side, int):
-        raise ConfigError("the model's input is not square", got=f"{source.model}: {side}")
+        side = side[0] if len(set(side)) == 1 else side
+    if not isinstance(side, int):
+        raise ConfigError("the model's input is not square", got=f"{model}: {side}")
     return Preprocessing(
         size=side,
         resize=side,
@@ -243,74 +247,10 @@ def _file_preprocess(model: str, weights: Path) -> dict[str, Any]:
                 expected="JSON with preprocess_cfg",
                 remedy="mend it, or move it away to use the published preprocessing of the model",
             ) from error
-    keys = ("mean", "std", "interpolation", "resize_mode")
     published = [
-        {key: config[key] for key in keys if config.get(key) is not None}
+        {key: config[key] for key in _PREPROCESS_KEYS if config.get(key) is not None}
         for tag in open_clip.list_pretrained_tags_by_model(model)
         if (config := open_clip.get_pretrained_cfg(model, tag))
     ]
     agreed = all(config == published[0] for config in published)
     return published[0] if published and agreed else {}
-
-
-def _image_tower(model: str, weights: Path, quick_gelu: bool) -> torch.nn.Module:
-    return _pooled(_whole_model(model, weights, quick_gelu).visual)
-
-
-def _tokens(model: str, prompts: Sequence[str]) -> torch.Tensor:
-    import open_clip
-
-    try:
-        found: torch.Tensor = open_clip.get_tokenizer(model)(list(prompts))
-    except Exception as error:  # tokenizers from a hub raise its client's own kinds
-        raise CfpairsError(
-            f"the tokenizer of {model} cannot be had",
-            got=f"{type(error).__name__}: {str(error).split('. ')[0][:160]}",
-        ) from error
-    return found
-
-
-def _whole_model(model: str, weights: Path, quick_gelu: bool) -> Any:
-    """Build the model by open_clip's factory and load the file."""
-    import open_clip
-
-    read_state_dict(weights)
-    try:
-        whole = open_clip.create_model(
-            model,
-            pretrained=str(weights),
-            precision="fp32",
-            device="cpu",
-            force_quick_gelu=quick_gelu,
-            pretrained_text=False,
-            weights_only=True,
-        )
-    except Exception as error:  # mismatches surface as anything from KeyError to RuntimeError
-        if "transformers" in str(error) and find_spec("transformers") is None:
-            raise MissingDependencyError(
-                f"the text side of {model} needs the library transformers",
-                remedy="pip install transformers",
-            ) from error
-        raise DataError(
-            f"{weights} does not hold the weights of open_clip's {model}",
-            got=f"{type(error).__name__}: {str(error)[:160]}",
-            remedy="name the model that the file was saved from",
-        ) from error
-    return whole.eval()
-
-
-def _pooled(visual: torch.nn.Module) -> torch.nn.Module:
-    """The tower with one output; some towers return the tokens beside the pooled embedding."""
-    import torch
-
-    class ImageTower(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.visual = visual
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            found = self.visual(images)
-            pooled: torch.Tensor = found[0] if isinstance(found, tuple) else found
-            return pooled
-
-    return ImageTower().eval()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cfpairs.encoders.base import Preprocessing
+from cfpairs.encoders.preprocessing import normalise
 from cfpairs.encoders.runtimes import RunPlan
 from cfpairs.errors import CfpairsError, ConfigError
 
@@ -42,10 +45,11 @@ def import_openvino() -> ModuleType:
 
 
 class OpenVinoRuntime:
-    """A torch module exported, converted and compiled for single images.
+    """A torch module exported, converted and compiled for requests of one shape.
 
-    The images of a batch are run side by side, one thread each: every layer's activations then stay in the
-    processor's cache, and an image's embedding cannot depend on its neighbours.
+    The requests of a batch are run side by side, one thread each: every layer's activations then stay in the
+    processor's cache. A request holds one image, or as many as ``plan.request`` says; the last one of a batch
+    is filled up with zeros.
 
     Parameters
     ----------
@@ -53,8 +57,8 @@ class OpenVinoRuntime:
         In evaluation mode, float32, on the CPU.
     plan : RunPlan
         ``fp32`` or ``bf16``.
-    side : int
-        Side of the square input in pixels.
+    how : Preprocessing
+        Says the side of the square input, and how uint8 batches are normalised.
     label : str
         What the model is called in messages.
 
@@ -66,7 +70,7 @@ class OpenVinoRuntime:
         If the model cannot be converted.
     """
 
-    def __init__(self, module: torch.nn.Module, plan: RunPlan, side: int, label: str) -> None:
+    def __init__(self, module: torch.nn.Module, plan: RunPlan, how: Preprocessing, label: str) -> None:
         openvino = import_openvino()
         core = openvino.Core()
         if plan.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -76,7 +80,7 @@ class OpenVinoRuntime:
             "PERFORMANCE_HINT": "THROUGHPUT",
             "ENABLE_CPU_PINNING": False,
         }
-        shape = (1, 3, side, side)
+        shape = (plan.request, 3, how.size, how.size)
         try:
             model = openvino.convert_model(_export(module, shape))
             model.reshape(list(shape))
@@ -92,23 +96,73 @@ class OpenVinoRuntime:
         # Twice as many as run at a time: a thread that is done finds work without waiting for Python.
         count = 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [compiled.create_infer_request() for _ in range(count)]
+        self._owners: list[_Job | None] = [None] * count
+        self._next = 0
+        self._how = how
+        self._size = plan.request
 
-    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Run one batch of any length."""
-        batch = np.ascontiguousarray(batch)
-        features = np.empty((len(batch), self._dim), np.float32)
+        return next(self.stream([batch]))
+
+    def stream(self, batches: Iterable[NDArray[Any]]) -> Iterator[NDArray[np.float32]]:
+        """Run one batch after the other; no thread waits at the end of a batch for the next."""
+        last: _Job | None = None
         try:
-            for index in range(len(batch)):
-                request = self._requests[index % len(self._requests)]
-                request.wait()
-                one = slice(index, index + 1)
-                request.set_input_tensor(self._tensor(batch[one], shared_memory=True))
-                request.set_output_tensor(self._tensor(features[one], shared_memory=True))
-                request.start_async()
-        finally:  # the requests write into these arrays, so none may outlive this call
-            for request in self._requests:
-                request.wait()
-        return features
+            for batch in batches:
+                job = self._start(np.ascontiguousarray(batch))
+                if last is not None:
+                    yield self._finish(last)
+                last = job
+            if last is not None:
+                yield self._finish(last)
+        finally:  # the requests read and write the arrays of their job, so none may outlive it
+            for number in range(len(self._requests)):
+                self._free(number)
+
+    def _start(self, batch: NDArray[Any]) -> _Job:
+        size = self._size
+        job = _Job(np.empty((-(-len(batch) // size) * size, self._dim), np.float32), len(batch))
+        for start in range(0, len(batch), size):
+            images = batch[start : start + size]
+            if images.dtype == np.uint8:
+                images = normalise(images, self._how)
+            if len(images) < size:
+                images = np.concatenate(
+                    [images, np.zeros((size - len(images), *images.shape[1:]), np.float32)]
+                )
+            number = self._next
+            self._next = (number + 1) % len(self._requests)
+            self._free(number)
+            request = self._requests[number]
+            request.set_input_tensor(self._tensor(images, shared_memory=True))
+            request.set_output_tensor(self._tensor(job.features[start : start + size], shared_memory=True))
+            request.start_async()
+            self._owners[number] = job
+            job.images[number] = images
+        return job
+
+    def _free(self, number: int) -> None:
+        """Wait until a request is done with the images that it was given."""
+        job = self._owners[number]
+        if job is not None:
+            self._requests[number].wait()
+            job.images.pop(number)
+            self._owners[number] = None
+
+    def _finish(self, job: _Job) -> NDArray[np.float32]:
+        for number in list(job.images):
+            self._free(number)
+        return job.features[: job.count]
+
+
+@dataclass(eq=False)
+class _Job:
+    """One batch of `count` images: its features, and what requests (by number) still work on."""
+
+    features: NDArray[np.float32]
+    count: int
+    images: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def _export(module: torch.nn.Module, shape: tuple[int, int, int, int]) -> torch.export.ExportedProgram:

@@ -12,11 +12,21 @@ from PIL import Image
 
 from cfpairs.encoders.base import Preprocessing
 
-__all__ = ["preprocess_image"]
+__all__ = ["cover", "fit", "normalise", "preprocess_image", "square_pixels"]
 
 
 def preprocess_image(image: Image.Image, how: Preprocessing) -> NDArray[np.float32]:
-    """Resize, crop or pad to a square, and normalise.
+    """Resize, crop or pad to a square, and normalise; see `square_pixels`.
+
+    Returns
+    -------
+    ndarray of shape (3, size, size)
+    """
+    return normalise(_square(image, how).transpose(2, 0, 1), how)
+
+
+def square_pixels(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
+    """Resize, and crop or pad to a square.
 
     Parameters
     ----------
@@ -30,23 +40,27 @@ def preprocess_image(image: Image.Image, how: Preprocessing) -> NDArray[np.float
     -------
     ndarray of shape (3, size, size)
     """
+    return np.ascontiguousarray(_square(image, how).transpose(2, 0, 1))
+
+
+def _square(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
     kind = Image.Resampling[how.interpolation.upper()]
     if how.resize_mode == "squash":
-        square = image.resize((how.size, how.size), kind)
+        square = _crop(image.resize((how.resize, how.resize), kind), how.size)
     elif how.resize_mode == "longest":
-        square = _pad(image.resize(_fit(image.size, how.size), kind), how.size, how.fill)
+        square = _pad(image.resize(fit(image.size, how.size), kind), how.size, how.fill)
     else:
-        square = _crop(image.resize(_cover(image.size, how.resize), kind), how.size)
-    return _normalise(np.asarray(square), how)
+        square = _crop(image.resize(cover(image.size, how.resize), kind), how.size)
+    return np.asarray(square)
 
 
-def _cover(size: tuple[int, int], short: int) -> tuple[int, int]:
+def cover(size: tuple[int, int], short: int) -> tuple[int, int]:
     """(width, height) with the shorter side `short`; the longer one is rounded down, as torchvision does."""
     least = min(size)
     return int(short * size[0] / least), int(short * size[1] / least)
 
 
-def _fit(size: tuple[int, int], long: int) -> tuple[int, int]:
+def fit(size: tuple[int, int], long: int) -> tuple[int, int]:
     """(width, height) with the longer side `long`; the shorter one is rounded, as open_clip does."""
     ratio = max(size) / long
     return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
@@ -63,9 +77,10 @@ def _pad(image: Image.Image, size: int, fill: int) -> Image.Image:
     return canvas
 
 
-def _normalise(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.float32]:
+def normalise(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.float32]:
+    """Pixels 0..255, shape (..., 3, s, s), with the mean taken off and divided by the deviation."""
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))
-    planes = np.empty((3, *pixels.shape[:2]), np.float32)
-    np.multiply(pixels.transpose(2, 0, 1), 1 / (255 * std), out=planes)
+    planes = np.empty(pixels.shape, np.float32)
+    np.multiply(pixels, 1 / (255 * std), out=planes)
     planes -= mean / std
     return planes

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from cfpairs.progress import SILENT, Progress
-from cfpairs.tables import Embeddings
+from cfpairs.vectors import Embeddings
 from cfpairs.workspace import Workspace
 
 __all__ = ["BuildInputs", "Judge", "PairBuilder", "PairSet"]

@@ -15,7 +15,8 @@ from cfpairs.pairs.matching.assignment import Candidates
 from cfpairs.pairs.matching.constraints import Constraints
 from cfpairs.pairs.matching.matcher import Matcher, NearestOptions
 from cfpairs.pairs.matching.vectors import UnitVectors
-from cfpairs.tables import PAIRS, Embeddings, make_table
+from cfpairs.tables import PAIRS, make_table
+from cfpairs.vectors import Embeddings
 
 __all__ = ["NearestBuilder", "NearestOptions"]
 

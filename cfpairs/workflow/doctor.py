@@ -10,12 +10,20 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from cfpairs.config import EncoderConfig
+from cfpairs.encoders.at_hand import open_clip_at_hand, timm_at_hand
 from cfpairs.encoders.base import library_versions
+from cfpairs.encoders.factory import open_encoder
+from cfpairs.encoders.findings import SAFE_COSINE, Measurement, fastest, processor, remember
+from cfpairs.errors import ConfigError
+from cfpairs.progress import SILENT, Progress
 
-__all__ = ["Finding", "examine"]
+__all__ = ["EncoderReport", "Finding", "examine", "examine_encoder"]
 
 LOW_DISK = 2 * 2**30
 LOW_MEMORY = 2 * 2**30
+LOW_SHARED = 64 * 2**20
+SHARED = Path("/dev/shm")  # noqa: S108
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at Python, libraries, devices, encoders, disk and memory."""
     looks: tuple[Callable[[], Finding], ...] = (
-        _python, _torch, _cuda, _faiss, _openvino, _lite, _open_clip, _disk, _memory,
+        _python, _torch, _cuda, _faiss, _openvino, _lite, _open_clip, _timm, _disk, _memory, _shared_memory,
     )  # fmt: skip
     return [look() for look in looks]
 
@@ -69,15 +77,27 @@ def _cuda() -> Finding:
         return Finding("cuda", "note", "unknown, torch cannot be imported")
     if not torch.cuda.is_available():
         return Finding("cuda", "note", "no GPU; encoders run on the CPU")
-    return Finding("cuda", "ok", torch.cuda.get_device_name(0))
+    free, total = torch.cuda.mem_get_info(0)
+    text = f"{torch.cuda.get_device_name(0)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    return Finding("cuda", "ok", f"{text}; CUDA {torch.version.cuda}")
 
 
 def _faiss() -> Finding:
     for name in ("faiss-gpu-cu12", "faiss-gpu", "faiss-cpu"):
         found = _version(name)
         if found:
-            return Finding("faiss", "ok", f"{name} {found}")
-    return Finding("faiss", "error", "not installed", "pip install faiss-cpu")
+            break
+    else:
+        return Finding("faiss", "error", "not installed", "pip install faiss-cpu")
+    try:
+        import faiss
+
+        devices = int(faiss.get_num_gpus())
+    except (ImportError, AttributeError, RuntimeError) as error:
+        return Finding("faiss", "error", f"{name} {found} cannot be imported ({error})", "install it again")
+    if devices:
+        return Finding("faiss", "ok", f"{name} {found}, searches on {devices} GPU")
+    return Finding("faiss", "ok", f"{name} {found}, searches on the CPU")
 
 
 def _openvino() -> Finding:
@@ -85,7 +105,13 @@ def _openvino() -> Finding:
     if found is None:
         text = "not installed; encoders run on torch, several times slower on a CPU"
         return Finding("openvino", "note", text, "pip install 'cfpairs[cpu]'")
-    return Finding("openvino", "ok", found)
+    from cfpairs.encoders.openvino_runtime import import_openvino
+
+    try:
+        able = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except Exception as error:  # a broken installation fails in its own ways
+        return Finding("openvino", "error", f"{found} does not run ({error})", "install openvino again")
+    return Finding("openvino", "ok", f"{found}, {'fp32 and bf16' if 'BF16' in able else 'fp32'} on this CPU")
 
 
 def _lite() -> Finding:
@@ -99,8 +125,22 @@ def _open_clip() -> Finding:
     found = _version("open-clip-torch")
     if found is None:
         return Finding("encoder open_clip", "error", "not installed", "pip install open-clip-torch")
-    text = f"{found}; MODEL@/path works offline, MODEL/TAG downloads its weights"
-    return Finding("encoder open_clip", "ok", text)
+    return Finding("encoder open_clip", "ok", f"{found}; {_offline(open_clip_at_hand(), 'MODEL/TAG')}")
+
+
+def _timm() -> Finding:
+    found = _version("timm")
+    if found is None:
+        return Finding("encoder timm", "error", "not installed", "pip install timm")
+    return Finding("encoder timm", "ok", f"{found}; {_offline(timm_at_hand(), 'MODEL.TAG')}")
+
+
+def _offline(specs: list[str], form: str) -> str:
+    """What works without a network."""
+    if not specs:
+        return f"MODEL@/path works offline, {form} downloads its weights"
+    more = f" and {len(specs) - 5} more" if len(specs) > 5 else ""
+    return f"works offline: {', '.join(specs[:5])}{more}, MODEL@/path"
 
 
 def _disk() -> Finding:
@@ -120,3 +160,105 @@ def _memory() -> Finding:
     if size < LOW_MEMORY:
         return Finding("memory", "note", text, "lower encoder.batch_size")
     return Finding("memory", "ok", text)
+
+
+def _shared_memory() -> Finding:
+    if not SHARED.is_dir():
+        return Finding("shared memory", "ok", "no limit of its own on this system")
+    free = shutil.disk_usage(SHARED).free
+    text = f"{free / 2**20:.0f} MiB free"
+    if free < LOW_SHARED:
+        remedy = "give the container more (docker run --shm-size=1g); torch and Ray need it"
+        return Finding("shared memory", "note", text, remedy)
+    return Finding("shared memory", "ok", text)
+
+
+@dataclass(frozen=True)
+class EncoderReport:
+    """How fast an encoder runs here in each way, and how near to torch in float32.
+
+    Attributes
+    ----------
+    spec, features, device, processor : str
+    images : int
+        Photographs that were encoded.
+    measurements : list of Measurement
+    chosen : Measurement or None
+        What ``runtime: auto`` and ``precision: auto`` take from now on.
+    encoder_id : str
+        Folder name of the embeddings that are made so.
+    file : str
+        Where the finding is kept.
+    """
+
+    spec: str
+    features: str
+    device: str
+    processor: str
+    images: int
+    measurements: list[Measurement]
+    chosen: Measurement | None
+    encoder_id: str
+    file: str
+
+    def lines(self) -> list[str]:
+        """A table, and what follows from it."""
+        rows = [f"{'runtime':<10}{'precision':<11}{'request':>7}{'images/s':>10}{'least cosine':>14}"]
+        for m in self.measurements:
+            row = f"{m.runtime:<10}{m.precision:<11}{m.request:>7}"
+            mark = "" if m.safe else "  not safe"
+            mark = "  taken" if m == self.chosen else mark
+            rows.append(
+                f"{row}  {m.error}"
+                if m.error
+                else f"{row}{m.images_per_second:>10.1f}{m.least_cosine:>14.6f}{mark}"
+            )
+        rows.append(
+            f"{self.spec} on {self.device}: {self.images} photographs, cosine to torch fp32, "
+            f"safe from {SAFE_COSINE}"
+        )
+        if self.chosen is not None:
+            rows.append(
+                f"runtime and precision auto are now {self.chosen.runtime} {self.chosen.precision}; "
+                f"its embeddings go to {self.encoder_id}, those made otherwise stay as they are"
+            )
+        return rows
+
+
+def examine_encoder(config: EncoderConfig, progress: Progress = SILENT) -> EncoderReport:
+    """Measure an encoder in every way that this machine knows, and keep the finding.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+        ``spec``, ``device``, ``features`` and ``batch_size`` matter.
+
+    Raises
+    ------
+    ConfigError
+        If the encoder runs no network, or the settings do not go together.
+    CfpairsError
+        If it cannot be opened, or does not run with torch in float32.
+    """
+    from cfpairs.encoders.measuring import measure, trial_images
+    from cfpairs.encoders.network import NetworkEncoder
+
+    auto = config.model_copy(update={"runtime": "auto", "precision": "auto"})
+    encoder = open_encoder(auto)
+    if not isinstance(encoder, NetworkEncoder):
+        raise ConfigError(f"the encoder {config.spec!r} has nothing that could be measured")
+    images = trial_images()
+    found = measure(encoder, images, config.batch_size, progress)
+    device = encoder.info.device
+    file = remember(encoder.finding_key, config.spec, device, found)
+    return EncoderReport(
+        spec=config.spec,
+        features=encoder.info.features,
+        device=device,
+        processor=processor(device),
+        images=len(images),
+        measurements=found,
+        chosen=fastest(found),
+        encoder_id=open_encoder(auto).info.id,
+        file=str(file),
+    )

@@ -7,12 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cfpairs.embedding import EmbedReport, embed_items, failures_file
+from cfpairs.embedding import EmbedReport, failures_file, open_items
 from cfpairs.encoders.base import Encoder
 from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import ConfigError
-from cfpairs.tables import FAILURES, load_manifest, part_files, read_table
+from cfpairs.tables import FAILURES, load_manifest, read_table
 from cfpairs.workflow.context import Context, StageResult
+from cfpairs.workflow.engines import encode_items
 from cfpairs.workflow.given import are_given, given_identity, take_in
 from cfpairs.workflow.manifest import make_manifest
 
@@ -50,16 +51,7 @@ def embed_missing(context: Context, items: pa.Table, encoder: Encoder | None = N
             remedy="set encoder.spec: given and data.options.embeddings",
         )
     try:
-        return embed_items(
-            items,
-            workspace=context.workspace,
-            encoder=used,
-            part_rows=config.part_rows,
-            store=config.store,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            progress=context.progress,
-        )
+        return encode_items(context, items, used)
     finally:
         if encoder is None:
             used.close()
@@ -88,6 +80,9 @@ def embed(context: Context) -> StageResult:
     if report.n_failed:
         what = "given vectors are missing or not finite" if given else "images could not be read"
         notes = (f"{report.n_failed} {what}: {failures_file(report.folder)}",)
+    advice = "" if given else getattr(open_encoder(context.config.encoder), "advice", "")
+    if report.n_new and advice:
+        notes = (*notes, advice)
     return StageResult(
         "embeddings",
         bool(report.n_new),
@@ -115,19 +110,19 @@ def failures(context: Context, encoder: str) -> list[dict[str, Any]]:
     return rows
 
 
-def unembedded(context: Context, encoder: str) -> list[str]:
-    """Items of the manifest that the encoder with id `encoder` has not yet tried."""
-    folder = context.workspace.embeddings(encoder)
-    known: set[str] = {row["item_id"] for row in failures(context, encoder)}
-    for file in part_files(folder):
-        known.update(read_table(file, columns=["item_id"])["item_id"].to_pylist())
-    items: list[str] = load_manifest(context.workspace)["item_id"].to_pylist()
-    return [item for item in items if item not in known]
+def unembedded(context: Context) -> list[str]:
+    """Items of the manifest that ``cfpairs embed`` would embed with the configured encoder.
+
+    They were not tried yet, or their image has other bytes now, or their part is damaged or holds another
+    number type than ``encoder.store``.
+    """
+    info = given_identity(context) if are_given(context) else open_encoder(context.config.encoder).info
+    return open_items(context.workspace.manifest, context.workspace, info, context.config.encoder.store)
 
 
 def embeddings_state(context: Context) -> tuple[str, str]:
     """State (``done`` or ``missing``) and how many items are to do."""
     if not context.workspace.manifest.exists():
         return "missing", ""
-    to_do = len(unembedded(context, encoder_id(context)))
+    to_do = len(unembedded(context))
     return ("missing", f"{to_do} items to embed") if to_do else ("done", "")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cfpairs.datasets.base import VECTOR_ROW
 from cfpairs.embedding import EmbedReport, content_hash, failures_file
-from cfpairs.embedding.parts import Failure, Item, Parts
+from cfpairs.embedding.parts import NEVER, Failure, Item, Parts
 from cfpairs.encoders.base import split_spec
 from cfpairs.encoders.given import GivenInfo, given_info
 from cfpairs.errors import ConfigError, DataError
@@ -82,12 +82,8 @@ def take_in(context: Context, items: pa.Table) -> EmbedReport:
     for line in parts.scan():
         context.progress.say(line)
     rows, ids = _in_order(items)
-    # A folder is no image, so that an item whose vector was refused before counts as tried.
-    name_of = {
-        int(row): item
-        for row, item in zip(rows, ids, strict=True)
-        if parts.is_open(Item(item, ""), workspace.root)
-    }
+    untried = parts.recorded(ids) == NEVER
+    name_of = {int(rows[i]): ids[i] for i in np.flatnonzero(untried)}
     todo = np.fromiter(name_of, np.int64, len(name_of))
     started = time.perf_counter()
     taken = _Taken(found, parts, bool(dataset.options.drop_missing))

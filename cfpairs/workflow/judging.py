@@ -17,7 +17,7 @@ from cfpairs.encoders.base import Encoder
 from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import CfpairsError, DataError
 from cfpairs.preprocessing import Preprocessor
-from cfpairs.tables import Embeddings, read_embeddings
+from cfpairs.vectors import Embeddings, read_embeddings
 from cfpairs.workflow.context import Context
 from cfpairs.workflow.embeddings import embed_missing
 

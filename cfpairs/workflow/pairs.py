@@ -19,14 +19,13 @@ from cfpairs.registry import resolve
 from cfpairs.tables import (
     MANIFEST,
     PAIRS,
-    Embeddings,
     file_metadata,
     fingerprint,
     load_manifest,
-    read_embeddings,
     write_bytes,
     write_table,
 )
+from cfpairs.vectors import Embeddings, read_embeddings
 from cfpairs.workflow.context import Context, StageResult, source_items, training_items
 from cfpairs.workflow.embeddings import embed_missing, encoder_id
 from cfpairs.workflow.given import are_given

@@ -21,17 +21,16 @@ from cfpairs.registry import entries, resolve, suggest
 from cfpairs.tables import (
     PAIRS,
     RESULTS,
-    Embeddings,
     file_metadata,
     fingerprint,
     load_manifest,
     make_table,
-    read_embeddings,
     read_table,
     table_digest,
     write_bytes,
     write_table,
 )
+from cfpairs.vectors import Embeddings, read_embeddings
 from cfpairs.workflow.context import Context, StageResult, source_items, training_items
 from cfpairs.workflow.embeddings import encoder_id, failures, unembedded
 from cfpairs.workflow.manifest import source_digest
@@ -105,7 +104,7 @@ def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
     workspace = context.workspace
     manifest = load_manifest(workspace)
     found = encoder_id(context)
-    to_do = unembedded(context, found)
+    to_do = unembedded(context)
     if to_do:
         raise WorkspaceError(
             f"items without an embedding by {context.config.encoder.spec!r}",

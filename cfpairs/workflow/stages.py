@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cfpairs.errors import CfpairsError
-from cfpairs.tables import load_manifest, part_files, read_table
+from cfpairs.tables import load_manifest, read_table
+from cfpairs.vectors import part_files
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.embeddings import embed, embeddings_state, encoder_id
 from cfpairs.workflow.manifest import make_manifest, manifest_state

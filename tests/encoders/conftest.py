@@ -32,6 +32,12 @@ def one_torch_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def no_findings(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """What was measured on this machine before must not decide how a test runs."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def photographs() -> dict[str, Image.Image]:
     found = {name: Image.fromarray(getattr(data, name)()).convert("RGB") for name in PHOTOGRAPHS}

@@ -24,7 +24,7 @@ from cfpairs.pairs.edit.checks import (
     Checks,
     check_section,
 )
-from cfpairs.tables import Embeddings
+from cfpairs.vectors import Embeddings
 from cfpairs.workspace import Workspace
 
 DIM = 12

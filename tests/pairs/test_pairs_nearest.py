@@ -17,7 +17,8 @@ from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.nearest import NearestBuilder, NearestOptions
 from cfpairs.pairs.random import RandomOptions
 from cfpairs.registry import resolve
-from cfpairs.tables import PAIRS, Embeddings
+from cfpairs.tables import PAIRS
+from cfpairs.vectors import Embeddings
 from cfpairs.workspace import Workspace
 
 

@@ -21,7 +21,7 @@ from cfpairs.pairs.base import BuildInputs
 from cfpairs.pairs.matching import indices
 from cfpairs.pairs.nearest import NearestOptions
 from cfpairs.progress import Advance
-from cfpairs.tables import Embeddings
+from cfpairs.vectors import Embeddings
 
 N = 40
 CASES = [

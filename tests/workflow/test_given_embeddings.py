@@ -16,7 +16,8 @@ from cfpairs.config import parse_config
 from cfpairs.datasets.listing import Table, TableOptions
 from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import CfpairsError
-from cfpairs.tables import Embeddings, file_metadata, load_manifest, part_files, read_embeddings
+from cfpairs.tables import file_metadata, load_manifest
+from cfpairs.vectors import Embeddings, part_files, read_embeddings
 from cfpairs.workflow import Context, embed, make_manifest, run_stages, stage_states
 from cfpairs.workflow.embeddings import encoder_id
 

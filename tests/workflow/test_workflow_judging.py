@@ -19,7 +19,8 @@ from cfpairs.config import Config, EncoderConfig, PairConfig, PreprocessConfig
 from cfpairs.embedding import embed_items
 from cfpairs.errors import CfpairsError, ConfigError
 from cfpairs.preprocessing import Preprocessor
-from cfpairs.tables import load_manifest, read_embeddings
+from cfpairs.tables import load_manifest
+from cfpairs.vectors import read_embeddings
 from cfpairs.workflow import embeddings as embedding_stage
 from cfpairs.workflow import judging, pairs
 from cfpairs.workflow.context import Context

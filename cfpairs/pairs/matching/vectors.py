@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfpairs.errors import DataError
-from cfpairs.tables import Embeddings
+from cfpairs.vectors import Embeddings
 
 __all__ = ["UnitVectors"]
 
