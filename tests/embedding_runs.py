@@ -1,11 +1,15 @@
 """A small encoder and a command that embeds with it, for tests that stop a run in the middle.
 
 As a command: ``python embedding_runs.py WORKSPACE IMAGES SECONDS`` embeds every file of IMAGES into
-WORKSPACE, and sleeps SECONDS in each batch.
+WORKSPACE, and sleeps SECONDS in each batch. ``python embedding_runs.py kill WORKSPACE IMAGES TIMES`` kills
+such a run TIMES times, ends it, and makes an unbroken one in WORKSPACE-unbroken.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -63,5 +67,45 @@ def run(root: Path, items: pa.Table, encoder: MeanEncoder | None = None, **setti
     return embed_items(items, workspace=Workspace(root), encoder=encoder or MeanEncoder(), **chosen)
 
 
+def kill_again_and_again(root: Path, items: pa.Table, times: int, seed: int) -> list[int]:
+    """Start a run, kill it at a random moment, and so on; the number of complete parts after each kill.
+
+    Every second run is killed early, the others some time after they have written a part. They are forked
+    from this process, which has no threads yet, so that no time goes into imports.
+    """
+    rng = np.random.default_rng(seed)
+    left: list[int] = []
+    Image.init()
+
+    def parts() -> int:
+        return len(list(root.glob("embeddings/*/part-*.parquet")))
+
+    while len(left) < times:
+        child = os.fork()
+        if child == 0:
+            try:
+                run(root, items, MeanEncoder(0.01), part_rows=2)
+            finally:
+                os._exit(0)
+        before, deadline = parts(), time.monotonic() + 30
+        while len(left) % 2 and parts() == before and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0.0, 0.1))
+        os.kill(child, signal.SIGKILL)
+        if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+            left.append(parts())
+    return left
+
+
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), list_items(Path(sys.argv[2])), MeanEncoder(float(sys.argv[3])))
+    if sys.argv[1] == "kill":
+        listed = list_items(Path(sys.argv[3]))
+        many = pa.concat_tables(
+            listed.set_column(0, "item_id", [[f"{n}-{i}" for i in listed["item_id"].to_pylist()]])
+            for n in range(16)
+        )
+        print(json.dumps(kill_again_and_again(Path(sys.argv[2]), many, int(sys.argv[4]), seed=5)))
+        for name in (sys.argv[2], sys.argv[2] + "-unbroken"):
+            run(Path(name), many, part_rows=2)
+    else:
+        run(Path(sys.argv[1]), list_items(Path(sys.argv[2])), MeanEncoder(float(sys.argv[3])))

@@ -160,7 +160,7 @@ def test_few_images_are_held_at_a_time(images: Path, tmp_path: Path):
             return super().encode(batch)
 
     run(tmp_path, list_items(images), Watching(), workers=2, part_rows=100)
-    assert BATCH < most <= 2 * BATCH + 2 * 2
+    assert BATCH < most <= 4 * BATCH
 
 
 def test_a_killed_run_is_taken_up(images: Path, tmp_path: Path, unbroken):
@@ -178,7 +178,7 @@ def test_a_killed_run_is_taken_up(images: Path, tmp_path: Path, unbroken):
     done = {file.name: file.stat() for file in part_files(folder)}
     assert 2 <= len(done) < 4, "the run must have been stopped in the middle"
     (folder / ".part-00002.parquet.4711.tmp").write_bytes(b"left over")
-    subprocess.run([*command, "0"], check=True, timeout=60)
+    run(tmp_path, list_items(images))
     assert contents(folder) == unbroken
     for name, before in done.items():
         after = (folder / name).stat()

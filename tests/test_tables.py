@@ -1,14 +1,12 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from cfpairs import tables
 from cfpairs.errors import DataError, WorkspaceError
-from cfpairs.tables import FAILURES, MANIFEST, Schema, embedding_schema
-from cfpairs.vectors import Embeddings, read_embeddings
+from cfpairs.tables import FAILURES, MANIFEST, Schema
 
 
 def failure(**more):
@@ -99,34 +97,3 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def test_fingerprint_tells_settings_apart():
     assert tables.fingerprint({"a": 1, "b": 2}) == tables.fingerprint({"b": 2, "a": 1})
     assert tables.fingerprint({"a": 1}) != tables.fingerprint({"a": "1"})
-
-
-def test_embeddings_join_by_id(tmp_path):
-    matrix = np.arange(6, dtype=np.float32).reshape(3, 2)
-    for part, rows in enumerate(([0, 1], [2])):
-        table = pa.table(
-            {
-                "item_id": [f"i{r}" for r in rows],
-                "embedding": pa.FixedSizeListArray.from_arrays(matrix[rows].ravel(), 2),
-                "content_hash": ["h"] * len(rows),
-            }
-        )
-        tables.write_table(tmp_path / f"part-0000{part}.parquet", table, embedding_schema(2), {"k": "v"})
-    found = read_embeddings(tmp_path)
-    assert found.rows(["i2", "i0"]).tolist() == [[4, 5], [0, 1]]
-    assert found.metadata == {"k": "v"}
-    assert "i1" in found and "i9" not in found and len(found) == 3 and found.dim == 2
-    with pytest.raises(DataError, match="got 1, such as 'i9'"):
-        found.rows(["i0", "i9"])
-
-
-def test_embeddings_that_contradict_each_other():
-    with pytest.raises(DataError, match="two embeddings"):
-        Embeddings(["a", "a"], np.zeros((2, 1)))
-    with pytest.raises(DataError, match="do not match"):
-        Embeddings(["a"], np.zeros((2, 1)))
-
-
-def test_no_embeddings(tmp_path):
-    with pytest.raises(WorkspaceError, match="cfpairs embed"):
-        read_embeddings(tmp_path)
