@@ -22,6 +22,7 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python pipelines/bench_encoders.py
+	$(BIN)/python pipelines/bench_embed.py
 	$(BIN)/python pipelines/bench_sweep.py
 	$(BIN)/python pipelines/bench_composite.py
 	$(BIN)/python pipelines/bench_matching.py --skip greedy optimal
