@@ -118,11 +118,14 @@ _BUILT_IN: dict[str, dict[str, Entry]] = {
         ),
     },
     "probes": {
-        "erm": Entry("cfpairs.probes.erm:ERMClassifier", "logistic regression, no use of the pairs"),
+        "erm": Entry("cfpairs.probes.erm:ERM", "logistic regression, no use of the pairs"),
+        "erm-balanced": Entry("cfpairs.probes.erm:BalancedERM", "the same say to every class"),
+        "erm-group": Entry("cfpairs.probes.erm:GroupERM", "the same say to every label x environment group"),
         "ncm": Entry(
-            "cfpairs.probes.ncm:NCMClassifier",
+            "cfpairs.probes.ncm:NCM",
             "logistic regression orthogonal to the top-r directions of the pair differences",
         ),
+        "ncm-group": Entry("cfpairs.probes.ncm:GroupNCM", "ncm with the same say to every group"),
     },
 }
 

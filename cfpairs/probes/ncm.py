@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils.validation import check_array
 
 from cfpairs.errors import DataError
 from cfpairs.probes.base import ClassWeight, LinearProbe
+from cfpairs.probes.convex import fit_convex, row_weights
+from cfpairs.probes.method import FitData, Need, ProbeMethod, Setting
+from cfpairs.probes.solver import LinearFits
 from cfpairs.subspace import check_rank, difference_directions
 
-__all__ = ["NCMClassifier"]
+__all__ = ["NCM", "GroupNCM", "NCMClassifier"]
 
 
 class NCMClassifier(LinearProbe):
@@ -116,3 +120,33 @@ class NCMClassifier(LinearProbe):
             self.directions_ = found.top(r).copy()
         self._solve(rows, index, weight, self.directions_)
         return self
+
+
+class NCM(ProbeMethod):
+    """``ncm``: logistic regression orthogonal to the top-r directions of the pair differences."""
+
+    name: ClassVar[str] = "ncm"
+    needs: ClassVar[frozenset[Need]] = frozenset({"pairs"})
+    ranks: ClassVar[bool] = True
+    weights: ClassVar[str] = "none"
+
+    def fit(
+        self,
+        data: FitData,
+        settings: Sequence[Setting],
+        seeds: Sequence[int],
+        *,
+        start: LinearFits | None = None,
+        tol: float = 1e-6,
+    ) -> LinearFits:
+        """Fit every rank and ridge at once; all ranks share one basis."""
+        Q = None if data.directions is None else data.directions.vectors
+        return fit_convex(data, settings, Q=Q, weight=row_weights(data, self.weights), start=start, tol=tol)
+
+
+class GroupNCM(NCM):
+    """``ncm-group``: the same with the same say to every label x environment group; uses group labels."""
+
+    name: ClassVar[str] = "ncm-group"
+    needs: ClassVar[frozenset[Need]] = frozenset({"pairs", "env"})
+    weights: ClassVar[str] = "group"

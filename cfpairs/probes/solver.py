@@ -56,6 +56,16 @@ class LinearFits:
         of = np.asarray(fits, np.int64)
         return LinearFits(self.coef[of], self.intercept[of], self.gradient_norm[of], self.iterations[of])
 
+    @classmethod
+    def join(cls, parts: Sequence[LinearFits]) -> LinearFits:
+        """The fits of several batches, one after the other."""
+        return cls(
+            np.concatenate([part.coef for part in parts]),
+            np.concatenate([part.intercept for part in parts]),
+            np.concatenate([part.gradient_norm for part in parts]),
+            np.concatenate([part.iterations for part in parts]),
+        )
+
     def logits(self, X: NDArray[Any]) -> Array:
         """Logits of every fit, shape (n, f, c)."""
         f, c, d = self.coef.shape
