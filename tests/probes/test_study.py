@@ -172,4 +172,4 @@ def test_errors(data):
     with pytest.raises(DataError, match="the test split has no item"):
         run_study(train, none, [good], ProbeConfig(r=1))
     alone = run_study(train, test, [], ProbeConfig(methods=("erm",), seeds=(0,)))
-    assert {r["selection"] for r in alone.results} == {"in-domain", "oracle"}
+    assert {r["selection"] for r in alone.results} == {"in-domain", "leave-one-env-out", "oracle"}
