@@ -126,6 +126,13 @@ _BUILT_IN: dict[str, dict[str, Entry]] = {
             "logistic regression orthogonal to the top-r directions of the pair differences",
         ),
         "ncm-group": Entry("cfpairs.probes.ncm:GroupNCM", "ncm with the same say to every group"),
+        "ncm-soft": Entry("cfpairs.probes.ncm:SoftNCM", "ncm whose directions cost something"),
+        "ncm-whitened": Entry(
+            "cfpairs.probes.ncm:WhitenedNCM", "ncm whose directions are found in the within-class metric"
+        ),
+        "matchdg": Entry(
+            "cfpairs.probes.matchdg:MatchDG", "a penalty on the change of the logits over pairs, all directions"
+        ),
     },
 }
 

@@ -170,7 +170,8 @@ def held_out_score(
 ) -> NDArray[np.int64]:
     """Labels that fits on the other training items give to those held out, shape (held, fits)."""
     data = part_of(
-        coding, train, ~held, directions=base.directions, differences=base.differences, validation=validation
-    )
+        coding, train, ~held, directions=base.directions, differences=base.differences,
+        validation=validation, axes=base.axes,
+    )  # fmt: skip
     fits = candidates.fit(data, seeds, tol=SELECTION_TOL)
     return Predictor(fits, coding).predict(train.X[held])

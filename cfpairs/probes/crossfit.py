@@ -157,6 +157,7 @@ def part_of(
     directions: Directions | None,
     differences: Array | None,
     validation: ItemRows | None,
+    axes: Array | None = None,
 ) -> FitData:
     """Some of the training items as what a method is fitted to, in float32.
 
@@ -173,6 +174,7 @@ def part_of(
         directions,
         differences,
         None if validation is None else coding.rows(validation, np.float32),
+        axes=axes,
     )
 
 
@@ -190,6 +192,7 @@ def fold_data(
     held: NDArray[np.bool_],
     directions: Directions,
     validation: ItemRows | None = None,
+    axes: Array | None = None,
 ) -> FitData:
     """What a probe may see while the pairs `held` judge it: other pairs, and items of other subjects.
 
@@ -213,6 +216,7 @@ def fold_data(
         directions=directions,
         differences=pairs.differences[~held],
         validation=validation,
+        axes=axes,
     )
 
 

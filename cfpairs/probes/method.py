@@ -98,6 +98,9 @@ class FitData:
         Rows of the test split; only for the oracle.
     weight : ndarray of shape (n,) or None
         Weights of the training rows, which multiply a method's own.
+    axes : ndarray of shape (d, d) or None
+        Those axes as columns, for methods whose result depends on the embedding's own coordinates:
+        ``X @ axes.T`` stands in these. None: X stands in them.
     cache : dict
         For what a method computes from this data once, such as a basis; keys begin with the method's name.
     """
@@ -110,6 +113,7 @@ class FitData:
     validation: Rows | None = None
     test: Rows | None = None
     weight: Array | None = None
+    axes: Array | None = None
     cache: dict[str, Any] = field(default_factory=dict, compare=False)
 
 

@@ -2,15 +2,20 @@
 
 Every fit f minimises, over weights W (d, c) and an intercept b (c),
 
-    (1/n) sum_i s_i CE(y_i, x_i^T W + b) + ||W||^2 / (2 C_f n)    subject to Q_f^T W = 0,
+    (1/n) sum_i s_i CE(y_i, x_i^T W + b) + ||W||^2 / (2 C_f n) + l_f ||B_f W||^2    subject to Q_f^T W = 0,
 
-where Q_f are the first r_f columns of one orthonormal Q. This is scikit-learn's objective divided by
-``C n``. Two classes share one logit; more have one each.
+where Q_f are the first r_f columns of one orthonormal Q, and B_f the first rows of one B. This is
+scikit-learn's objective divided by ``C n``, and what methods add. Two classes share one logit; more have
+one each.
 
 The method is L-BFGS on all fits together, so that a step costs two products with X for any number of
 fits. Its first metric is the inverse of the curvature at W = 0 restricted to the constraint: a diagonal
-(exact when the columns of X are principal axes) and a correction of rank r. Because leading blocks of a
-Cholesky factor are factors of leading blocks, one factorisation serves every r with the same C.
+(exact when the columns of X are principal axes) and, by Woodbury's identity, a correction of rank r. Because
+leading blocks of a Cholesky factor are factors of leading blocks, one factorisation serves every r with the
+same C. A constraint is a penalty of infinite strength, and has the same formula.
+
+What grows with the number of fits are logits, (n, f, c). A batch whose working memory would be over a limit
+is split; its fits do not depend on each other, so that changes nothing but rounding.
 """
 
 from __future__ import annotations
@@ -22,14 +27,44 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, softmax
 
-__all__ = ["LinearFits", "fit_logistic", "principal_axes"]
+__all__ = ["MAX_BYTES", "LinearFits", "Penalty", "decide", "fit_logistic", "principal_axes"]
 
 Array = NDArray[np.floating[Any]]
 
 MEMORY = 8
 LINE_SEARCH_STEPS = 12
+
+MAX_BYTES = 2**30
+"""Working memory of the fits that run at once, beside two copies of X."""
+
+ROW_ARRAYS, COLUMN_ARRAYS = 9, 40
+"""Numbers that a fit holds for every row and every column of X, times c: logits and what a step makes of
+them; weights, gradients and the L-BFGS memory. Measured at the peak."""
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """The term ``strength_f * ||B[:ranks_f] W||^2`` of a batch of fits.
+
+    Attributes
+    ----------
+    B : ndarray of shape (m, d)
+        The same for all; methods of rank r order its rows by importance.
+    strength : ndarray of shape (f,)
+        0 or more.
+    ranks : ndarray of shape (f,)
+        How many rows of `B` a fit takes.
+    """
+
+    B: Array
+    strength: Array
+    ranks: NDArray[np.int64]
+
+    def take(self, fits: NDArray[Any]) -> Penalty:
+        """The same for some of the fits."""
+        return Penalty(self.B, self.strength[fits], self.ranks[fits])
 
 
 @dataclass(frozen=True)
@@ -51,7 +86,7 @@ class LinearFits:
     gradient_norm: Array
     iterations: NDArray[np.int64]
 
-    def take(self, fits: Sequence[int]) -> LinearFits:
+    def take(self, fits: Sequence[int] | NDArray[np.int64]) -> LinearFits:
         """Some of the fits, in the given order."""
         of = np.asarray(fits, np.int64)
         return LinearFits(self.coef[of], self.intercept[of], self.gradient_norm[of], self.iterations[of])
@@ -98,18 +133,22 @@ class _Binary:
 
     def __init__(self, y: NDArray[np.int64], weight: Array) -> None:
         self.y = y[:, None, None].astype(weight.dtype)
-        self.sign = 1.0 - 2.0 * self.y
         self.weight = weight[:, None, None]
 
-    def value(self, z: Array) -> Array:
-        return np.asarray((self.weight * np.logaddexp(0.0, self.sign * z)).sum(axis=(0, 2)))
-
     def residual(self, z: Array) -> Array:
-        return np.asarray(self.weight * (expit(z) - self.y))
+        share: Array = expit(z)
+        share -= self.y
+        share *= self.weight
+        return share
 
-    def bend(self, z: Array, p: Array) -> Array:
-        share = expit(z)
-        return np.asarray((self.weight * share * (1.0 - share) * p * p).sum(axis=(0, 2)))
+    def line(self, z: Array, p: Array) -> tuple[Array, Array]:
+        """Slope and curvature of every fit's loss at `z`, along `p`; both of shape (n, f, c)."""
+        share: Array = expit(z)
+        first = np.einsum("ifc,ifc->f", share - self.y, p * self.weight)
+        share *= 1.0 - share
+        share *= p
+        share *= self.weight
+        return first, np.einsum("ifc,ifc->f", share, p)
 
 
 class _Softmax:
@@ -121,42 +160,90 @@ class _Softmax:
         self.target = np.eye(n_classes, dtype=weight.dtype)[y][:, None, :]
         self.weight = weight[:, None, None]
 
-    def value(self, z: Array) -> Array:
-        return np.asarray(-(self.weight * self.target * log_softmax(z, axis=2)).sum(axis=(0, 2)))
-
     def residual(self, z: Array) -> Array:
-        return np.asarray(self.weight * (softmax(z, axis=2) - self.target))
+        share: Array = softmax(z, axis=2)
+        share -= self.target
+        share *= self.weight
+        return share
 
-    def bend(self, z: Array, p: Array) -> Array:
-        share = softmax(z, axis=2)
-        mean = (share * p).sum(axis=2, keepdims=True)
-        return np.asarray((self.weight * share * (p - mean) ** 2).sum(axis=(0, 2)))
+    def line(self, z: Array, p: Array) -> tuple[Array, Array]:
+        """Slope and curvature of every fit's loss at `z`, along `p`; both of shape (n, f, c)."""
+        share: Array = softmax(z, axis=2)
+        mean = np.einsum("ifc,ifc->if", share, p)[:, :, None]
+        along = p * self.weight
+        first = np.einsum("ifc,ifc->f", share - self.target, along)
+        along *= share
+        return first, np.einsum("ifc,ifc->f", along, p - mean)
+
+
+class _Quadratic:
+    """The penalty of the active fits, and its products with B."""
+
+    def __init__(self, penalty: Penalty, dtype: np.dtype[Any]) -> None:
+        self.B = np.ascontiguousarray(penalty.B, dtype)
+        self.strength, self.ranks = penalty.strength.astype(dtype), penalty.ranks
+
+    def take(self, keep: NDArray[np.bool_]) -> None:
+        self.strength, self.ranks = self.strength[keep], self.ranks[keep]
+
+    def along(self, W: Array) -> Array:
+        """B_f W, shape (m, f, c)."""
+        d, f, c = W.shape
+        part: Array = (self.B @ W.reshape(d, f * c)).reshape(-1, f, c)
+        part[np.arange(len(self.B))[:, None] >= self.ranks[None, :]] = 0.0
+        return part
+
+    def gradient(self, part: Array) -> Array:
+        """Of the penalty, given B_f W; shape (d, f, c)."""
+        m, f, c = part.shape
+        pulled: Array = self.B.T @ (part * (2.0 * self.strength)[None, :, None]).reshape(m, f * c)
+        return pulled.reshape(-1, f, c)
+
+    def line(self, at: Array, step: Array) -> tuple[Array, Array]:
+        """Slope and curvature where B_f W is `at`, along `step`."""
+        first, second = (np.einsum("mfc,mfc->f", side, step) for side in (at, step))
+        return 2.0 * self.strength * first, 2.0 * self.strength * second
 
 
 class _Metric:
-    """Inverse curvature at W = 0 within the constraint, for fits that share X and Q."""
+    """Inverse curvature at W = 0 within the constraint, for fits that share X and the rows B.
+
+    ``(A + 2 l B^T B)^-1 = A^-1 - F^T F`` with ``F = L^-1 B A^-1`` and ``L L^T = I / (2 l) + B A^-1 B^T``; as
+    l grows without limit, that is the inverse on the space where B W = 0.
+    """
 
     def __init__(
-        self, diagonal: Array, ridge: Array, ranks: NDArray[np.int64], Q: Array, dtype: np.dtype[Any]
+        self,
+        diagonal: Array,
+        ridge: Array,
+        B: Array,
+        ranks: NDArray[np.int64],
+        strength: Array,
+        dtype: np.dtype[Any],
     ) -> None:
-        self.ridge, self.ranks = ridge, ranks
-        self.inverse = (1.0 / (diagonal[:, None] + ridge[None, :])).astype(dtype)
-        self.factor: dict[float, Array] = {}
-        if Q.shape[1]:
-            for value in np.unique(ridge):
-                scaled = Q / (diagonal + value)[:, None]
-                lower = scipy.linalg.cholesky(Q.T @ scaled, lower=True)
-                rows = scipy.linalg.solve_triangular(lower, scaled.T, lower=True)
-                self.factor[float(value)] = rows.astype(dtype)
+        self.ranks = np.where(strength > 0, ranks, 0)
+        values, self.of_ridge = np.unique(ridge, return_inverse=True)
+        self.inverse = (1.0 / (diagonal[:, None] + values[None, :])).astype(dtype)
+        self.pairs, self.kind = np.unique(np.stack([ridge, strength]), axis=1, return_inverse=True)
+        self.kind = self.kind.reshape(-1)
+        self.factor: dict[int, Array] = {}
+        for number in np.unique(self.kind[self.ranks > 0]):
+            value, strong = self.pairs[:, number]
+            rows = B[: self.ranks[self.kind == number].max()]
+            scaled = rows / (diagonal + value)
+            inner = scaled @ rows.T
+            inner[np.diag_indices(len(inner))] += 0.5 / strong
+            lower = scipy.linalg.cholesky(inner, lower=True)
+            self.factor[int(number)] = scipy.linalg.solve_triangular(lower, scaled, lower=True).astype(dtype)
 
     def take(self, keep: NDArray[np.bool_]) -> None:
-        self.inverse, self.ridge, self.ranks = self.inverse[:, keep], self.ridge[keep], self.ranks[keep]
+        self.of_ridge, self.kind, self.ranks = self.of_ridge[keep], self.kind[keep], self.ranks[keep]
 
     def apply(self, g: Array) -> Array:
         """`g` of shape (d, f, c), multiplied by the metric."""
-        step: Array = g * self.inverse[:, :, None]
-        for value, factor in self.factor.items():
-            of = np.flatnonzero((self.ridge == value) & (self.ranks > 0))
+        step: Array = g * self.inverse[:, self.of_ridge, None]
+        for number, factor in self.factor.items():
+            of = np.flatnonzero((self.kind == number) & (self.ranks > 0))
             if len(of):
                 _subtract(step, g, of, self.ranks[of], factor)
         return step
@@ -180,10 +267,12 @@ def fit_logistic(
     *,
     ranks: NDArray[Any] | None = None,
     Q: NDArray[Any] | None = None,
+    penalty: Penalty | None = None,
     sample_weight: NDArray[Any] | None = None,
     start: LinearFits | None = None,
     tol: float = 1e-6,
     max_iter: int = 500,
+    max_bytes: int = MAX_BYTES,
 ) -> LinearFits:
     """Fit one logistic regression for every entry of `C`.
 
@@ -191,7 +280,8 @@ def fit_logistic(
     ----------
     X : ndarray of shape (n, d)
         Any basis gives the same solutions; principal axes (see `principal_axes`) give the fewest steps.
-        float32 is worked in as it is, for speed where a `tol` of 1e-3 will do; all else in float64.
+        float32 is worked in as it is, for speed where a `tol` of 1e-3 will do; all else, float16 too, in
+        float64.
     y : ndarray of shape (n,)
         Class indices 0..n_classes-1.
     C : ndarray of shape (f,)
@@ -200,6 +290,8 @@ def fit_logistic(
         How many leading columns of `Q` every fit is orthogonal to; default 0.
     Q : ndarray of shape (d, m), optional
         Orthonormal columns.
+    penalty : Penalty, optional
+        Beside the ridge.
     sample_weight : ndarray of shape (n,), optional
     start : LinearFits, optional
         Where to begin, such as the solutions for nearby rows; made orthogonal to Q first.
@@ -207,27 +299,37 @@ def fit_logistic(
         A fit is done when its gradient norm is at most this.
     max_iter : int
         A fit that needs more is returned as it is; see ``gradient_norm``.
+    max_bytes : int
+        Working memory of the fits that run at once; more fits than that run in several batches. Beside it
+        stand X and one centred copy.
     """
     n, d = X.shape
     f = len(C)
     dtype = np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
+    X = np.asarray(X, dtype)
     share = np.full(n, 1.0 / n) if sample_weight is None else np.asarray(sample_weight, np.float64) / n
     weight = share.astype(dtype)
     loss = _Binary(y, weight) if n_classes == 2 else _Softmax(y, weight, n_classes)
     c = 1 if n_classes == 2 else n_classes
     # Centring decouples the intercept from the weights and leaves ridge and constraint as they are.
-    mean = weight @ X / weight.sum()
-    rows = np.asarray(X - mean, dtype)
+    mean = np.asarray(weight @ X / weight.sum(), np.float64)
+    rows = np.subtract(X, mean, dtype=dtype, casting="same_kind")
     diagonal = loss.curvature * np.einsum("i,ij,ij->j", weight, rows, rows).astype(np.float64)
     ridge = 1.0 / (np.asarray(C, np.float64) * n)
     basis = np.zeros((d, 0)) if Q is None else np.asarray(Q, np.float64)
     r = np.zeros(f, np.int64) if ranks is None else np.asarray(ranks, np.int64)
-    state = _State(rows, loss, diagonal, ridge, r, basis, c, weight.sum())
-    if start is not None:
-        state.begin(start.coef.transpose(2, 0, 1), start.intercept + start.coef @ mean)
-    W, b, norms, steps = state.solve(tol, max_iter)
-    coef = np.ascontiguousarray(W.transpose(1, 2, 0), np.float64)
-    return LinearFits(coef, b - coef @ mean, norms, steps)
+    room = max(1, max_bytes // (dtype.itemsize * c * (ROW_ARRAYS * n + COLUMN_ARRAYS * d)))
+    parts = []
+    for of in np.array_split(np.arange(f), max(1, -(-f // room))):
+        own = None if penalty is None else penalty.take(of)
+        state = _State(rows, loss, diagonal, ridge[of], r[of], basis, own, c, float(share.sum()))
+        if start is not None:
+            near = start.take(of)
+            state.begin(near.coef.transpose(2, 0, 1), near.intercept + near.coef @ mean)
+        W, b, norms, steps = state.solve(tol, max_iter)
+        coef = np.ascontiguousarray(W.transpose(1, 2, 0), np.float64)
+        parts.append(LinearFits(coef, b - coef @ mean, norms, steps))
+    return LinearFits.join(parts)
 
 
 class _State:
@@ -241,6 +343,7 @@ class _State:
         ridge: Array,
         ranks: NDArray[np.int64],
         Q: Array,
+        penalty: Penalty | None,
         c: int,
         total: float,
     ) -> None:
@@ -248,9 +351,15 @@ class _State:
         f = len(ridge)
         self.dtype = rows.dtype
         self.rows, self.loss, self.Q_rows = rows, loss, np.ascontiguousarray(Q.T, self.dtype)
-        self.metric = _Metric(diagonal, ridge, ranks, Q, self.dtype)
+        self.quadratic = None if penalty is None else _Quadratic(penalty, self.dtype)
+        # Where there are both, the metric knows the constraint only: slower, not less right.
+        if penalty is None or ranks.any():
+            self.metric = _Metric(diagonal, ridge, Q.T, ranks, np.full(f, np.inf), self.dtype)
+        else:
+            B = np.asarray(penalty.B, np.float64)
+            self.metric = _Metric(diagonal, ridge, B, penalty.ranks, penalty.strength, self.dtype)
         self.ridge, self.ranks = ridge.astype(self.dtype), ranks
-        self.intercept_scale = 1.0 / (loss.curvature * float(total))
+        self.intercept_scale = 1.0 / (loss.curvature * total)
         self.W = np.zeros((d, f, c), self.dtype)
         self.b = np.zeros((f, c), self.dtype)
         self.z = np.zeros((n, f, c), self.dtype)
@@ -296,6 +405,8 @@ class _State:
         self.W, self.b, self.z = self.W[:, keep], self.b[keep], self.z[:, keep]
         self.ridge, self.ranks = self.ridge[keep], self.ranks[keep]
         self.metric.take(keep)
+        if self.quadratic is not None:
+            self.quadratic.take(keep)
         self.memory = [
             (s[:, keep], sb[keep], v[:, keep], vb[keep], rho[keep]) for s, sb, v, vb, rho in self.memory
         ]
@@ -316,6 +427,8 @@ class _State:
         n, f, c = residual.shape
         g = (self.rows.T @ residual.reshape(n, f * c)).reshape(-1, f, c)
         g += self.ridge[None, :, None] * self.W
+        if self.quadratic is not None:
+            g += self.quadratic.gradient(self.quadratic.along(self.W))
         return self._project(g), residual.sum(axis=0)
 
     def _direction(self, g: Array, gb: Array) -> tuple[Array, Array]:
@@ -355,20 +468,21 @@ class _State:
 
     def _line_search(self, p: Array, along: Array, slope: Array) -> Array:
         """Step lengths by Newton's method on the line; logits along it need no product with X."""
-        square = np.einsum("dfc,dfc->f", p, p)
-        cross = np.einsum("dfc,dfc->f", self.W, p)
+        flat, bend = self._quadratics(p)
         t = np.ones(len(slope), self.dtype)
         t[slope >= 0] = 0.0
         low, high = np.zeros_like(t), np.full_like(t, np.inf)
         for _ in range(LINE_SEARCH_STEPS):
-            z = self.z + t[None, :, None] * along
-            first = (self.loss.residual(z) * along).sum(axis=(0, 2)) + self.ridge * (cross + t * square)
+            z = t[None, :, None] * along
+            z += self.z
+            first, second = self.loss.line(z, along)
+            first += flat + t * bend
             good = (np.abs(first) <= 0.3 * np.abs(slope)) | (slope >= 0)
             if good.all():
                 break
             # The line is convex: the sign of its slope tells on which side the minimum lies.
             low, high = np.where(first < 0, t, low), np.where(first >= 0, t, high)
-            second = self.loss.bend(z, along) + self.ridge * square
+            second += bend
             newton = t - first / np.maximum(second, np.finfo(self.dtype).tiny)
             middle = np.where(np.isfinite(high), 0.5 * (low + high), 2.0 * np.maximum(t, low))
             newton = np.where(
@@ -376,3 +490,12 @@ class _State:
             )
             t = np.where(good, t, newton)
         return t
+
+    def _quadratics(self, p: Array) -> tuple[Array, Array]:
+        """Slope at W, and curvature, of ridge and penalty along `p`."""
+        flat = self.ridge * np.einsum("dfc,dfc->f", self.W, p)
+        bend = self.ridge * np.einsum("dfc,dfc->f", p, p)
+        if self.quadratic is not None:
+            first, second = self.quadratic.line(self.quadratic.along(self.W), self.quadratic.along(p))
+            flat, bend = flat + first, bend + second
+        return flat, bend

@@ -209,6 +209,7 @@ class _Bench:
             found,
             None if pairs is None else pairs.differences,
             None if self.val_fit is None else self.coding.rows(self.val_fit),
+            axes=self.axes,
         )
         jobs = [pool.submit(self._whole, each, base) for each in fresh]
         jobs += self._rule_jobs(fresh, base, pool)
@@ -355,7 +356,7 @@ class _Bench:
         unfit: set[tuple[str, int]] = set()
 
         def run(fold: _Fold) -> None:
-            data = fold_data(self.coding, self.train, pairs, fold.held, fold.directions, self.val_fit)
+            data = fold_data(self.coding, self.train, pairs, fold.held, fold.directions, self.val_fit, self.axes)
             for each in able:
                 if "env" in each.method.needs and data.n_env < 2:
                     unfit.add((each.method.name, fold.seed))

@@ -133,6 +133,7 @@ def fit_sweep(
         None if found is None else found.turned(axes),
         None if differences is None else np.asarray(differences, np.float64) @ axes,
         weight=None if sample_weight is None else np.asarray(sample_weight, np.float64),
+        axes=axes,
     )
     settings: list[Setting] = []
     of_seed: list[int] = []
