@@ -131,7 +131,29 @@ _BUILT_IN: dict[str, dict[str, Entry]] = {
             "cfpairs.probes.ncm:WhitenedNCM", "ncm whose directions are found in the within-class metric"
         ),
         "matchdg": Entry(
-            "cfpairs.probes.matchdg:MatchDG", "a penalty on the change of the logits over pairs, all directions"
+            "cfpairs.probes.matchdg:MatchDG", "a penalty on the change of the logits over pairs (MatchDG)"
+        ),
+        "leace": Entry(
+            "cfpairs.probes.leace:LEACE", "the environment erased from the embeddings (LEACE), then erm"
+        ),
+        "mean-difference": Entry(
+            "cfpairs.probes.projections:MeanDifference", "orthogonal to the differences of environment means"
+        ),
+        "random-projection": Entry(
+            "cfpairs.probes.projections:RandomProjection", "orthogonal to r random directions: ncm's control"
+        ),
+        "pica": Entry(
+            "cfpairs.probes.pica:PICA", "principal components whose variance is the same everywhere, then erm"
+        ),
+        "dfr-val": Entry(
+            "cfpairs.probes.dfr:ValidationDFR",
+            "L1 logistic regression on group-balanced validation items (DFR)",
+        ),
+        "dfr-train": Entry(
+            "cfpairs.probes.dfr:TrainDFR", "L1 logistic regression on group-balanced training items (DFR)"
+        ),
+        "oracle": Entry(
+            "cfpairs.probes.oracle:Oracle", "erm on test items of other subjects: the ceiling, never a choice"
         ),
     },
 }

@@ -356,7 +356,9 @@ class _Bench:
         unfit: set[tuple[str, int]] = set()
 
         def run(fold: _Fold) -> None:
-            data = fold_data(self.coding, self.train, pairs, fold.held, fold.directions, self.val_fit, self.axes)
+            data = fold_data(
+                self.coding, self.train, pairs, fold.held, fold.directions, self.val_fit, self.axes
+            )
             for each in able:
                 if "env" in each.method.needs and data.n_env < 2:
                     unfit.add((each.method.name, fold.seed))
