@@ -31,7 +31,7 @@ def invariant_components(
     ----------
     spectrum : tuple of ndarray
     tol : float
-        A direction is invariant where its environments differ by at most this share of the largest difference.
+        A direction is invariant where environments differ by at most this share of their largest difference.
     components : int or None
         Keep at most so many, by falling variance; None: all.
 
