@@ -177,14 +177,16 @@ class _Softmax:
 
 
 class _Quadratic:
-    """The penalty of the active fits, and its products with B."""
+    """The penalty of the active fits, and its products with B; `at` is that with the weights."""
 
-    def __init__(self, penalty: Penalty, dtype: np.dtype[Any]) -> None:
+    def __init__(self, penalty: Penalty, c: int, dtype: np.dtype[Any]) -> None:
         self.B = np.ascontiguousarray(penalty.B, dtype)
         self.strength, self.ranks = penalty.strength.astype(dtype), penalty.ranks
+        self.at = np.zeros((len(self.B), len(self.ranks), c), dtype)
+        self.step = self.at
 
     def take(self, keep: NDArray[np.bool_]) -> None:
-        self.strength, self.ranks = self.strength[keep], self.ranks[keep]
+        self.strength, self.ranks, self.at = self.strength[keep], self.ranks[keep], self.at[:, keep]
 
     def along(self, W: Array) -> Array:
         """B_f W, shape (m, f, c)."""
@@ -193,16 +195,20 @@ class _Quadratic:
         part[np.arange(len(self.B))[:, None] >= self.ranks[None, :]] = 0.0
         return part
 
-    def gradient(self, part: Array) -> Array:
-        """Of the penalty, given B_f W; shape (d, f, c)."""
-        m, f, c = part.shape
-        pulled: Array = self.B.T @ (part * (2.0 * self.strength)[None, :, None]).reshape(m, f * c)
+    def gradient(self) -> Array:
+        """Of the penalty at the weights; shape (d, f, c)."""
+        m, f, c = self.at.shape
+        pulled: Array = self.B.T @ (self.at * (2.0 * self.strength)[None, :, None]).reshape(m, f * c)
         return pulled.reshape(-1, f, c)
 
-    def line(self, at: Array, step: Array) -> tuple[Array, Array]:
-        """Slope and curvature where B_f W is `at`, along `step`."""
-        first, second = (np.einsum("mfc,mfc->f", side, step) for side in (at, step))
+    def line(self, p: Array) -> tuple[Array, Array]:
+        """Slope at the weights, and curvature, along `p`, which `move` then goes along."""
+        self.step = self.along(p)
+        first, second = (np.einsum("mfc,mfc->f", side, self.step) for side in (self.at, self.step))
         return 2.0 * self.strength * first, 2.0 * self.strength * second
+
+    def move(self, t: Array) -> None:
+        self.at = self.at + t[None, :, None] * self.step
 
 
 class _Metric:
@@ -280,8 +286,8 @@ def fit_logistic(
     ----------
     X : ndarray of shape (n, d)
         Any basis gives the same solutions; principal axes (see `principal_axes`) give the fewest steps.
-        float32 is worked in as it is, for speed where a `tol` of 1e-3 will do; all else, float16 too, in
-        float64.
+        float32 is worked in as it is, for speed where a `tol` of 1e-3 will do, unless there is a penalty: a
+        strong one multiplies the rounding of the weights. All else, float16 too, is worked on in float64.
     y : ndarray of shape (n,)
         Class indices 0..n_classes-1.
     C : ndarray of shape (f,)
@@ -305,7 +311,7 @@ def fit_logistic(
     """
     n, d = X.shape
     f = len(C)
-    dtype = np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
+    dtype = np.dtype(np.float32 if X.dtype == np.float32 and penalty is None else np.float64)
     X = np.asarray(X, dtype)
     share = np.full(n, 1.0 / n) if sample_weight is None else np.asarray(sample_weight, np.float64) / n
     weight = share.astype(dtype)
@@ -351,7 +357,7 @@ class _State:
         f = len(ridge)
         self.dtype = rows.dtype
         self.rows, self.loss, self.Q_rows = rows, loss, np.ascontiguousarray(Q.T, self.dtype)
-        self.quadratic = None if penalty is None else _Quadratic(penalty, self.dtype)
+        self.quadratic = None if penalty is None else _Quadratic(penalty, c, self.dtype)
         # Where there are both, the metric knows the constraint only: slower, not less right.
         if penalty is None or ranks.any():
             self.metric = _Metric(diagonal, ridge, Q.T, ranks, np.full(f, np.inf), self.dtype)
@@ -369,6 +375,8 @@ class _State:
         self.W = self._project(np.array(W, self.dtype))
         self.b = np.array(b, self.dtype)
         self.z = self._logits(self.W) + self.b
+        if self.quadratic is not None:
+            self.quadratic.at = self.quadratic.along(self.W)
 
     def solve(self, tol: float, max_iter: int) -> tuple[Array, Array, Array, NDArray[np.int64]]:
         f = len(self.ridge)
@@ -428,7 +436,7 @@ class _State:
         g = (self.rows.T @ residual.reshape(n, f * c)).reshape(-1, f, c)
         g += self.ridge[None, :, None] * self.W
         if self.quadratic is not None:
-            g += self.quadratic.gradient(self.quadratic.along(self.W))
+            g += self.quadratic.gradient()
         return self._project(g), residual.sum(axis=0)
 
     def _direction(self, g: Array, gb: Array) -> tuple[Array, Array]:
@@ -457,6 +465,8 @@ class _State:
         self.W = self.W + s
         self.b = self.b + sb
         self.z = self.z + t[None, :, None] * along
+        if self.quadratic is not None:
+            self.quadratic.move(t)
         new, new_b = self._gradient()
         v, vb = new - g, new_b - gb
         curvature = np.einsum("dfc,dfc->f", s, v) + (sb * vb).sum(axis=1)
@@ -496,6 +506,6 @@ class _State:
         flat = self.ridge * np.einsum("dfc,dfc->f", self.W, p)
         bend = self.ridge * np.einsum("dfc,dfc->f", p, p)
         if self.quadratic is not None:
-            first, second = self.quadratic.line(self.quadratic.along(self.W), self.quadratic.along(p))
+            first, second = self.quadratic.line(p)
             flat, bend = flat + first, bend + second
         return flat, bend
