@@ -120,7 +120,7 @@ def one_fit(
     known, e = np.unique(np.zeros(len(X)) if env is None else np.asarray(env), return_inverse=True)
     turned = None if differences is None else differences @ axes
     rows = Rows(X @ axes, index, np.asarray(e, np.int64).reshape(-1))
-    return FitData(rows, n_classes, len(known), differences=turned, weight=weight), axes
+    return FitData(rows, n_classes, len(known), differences=turned, weight=weight, axes=axes), axes
 
 
 def check_differences(differences: Any, d: int) -> NDArray[np.float64]:

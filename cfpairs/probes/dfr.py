@@ -42,8 +42,6 @@ class DFRClassifier(LinearProbe):
     n_subsets : int, default=10
     random_state : int, default=0
         Seed of the subsets.
-    class_weight : None
-        Unused: the subsets are balanced.
     tol : float, default=1e-6
         Norm of the proximal gradient at which a fit stops.
     max_iter : int, default=5000
@@ -72,6 +70,8 @@ class DFRClassifier(LinearProbe):
     array([1, 0])
     """
 
+    class_weight: ClassWeight = None
+
     def __init__(
         self,
         C: float = 1.0,
@@ -79,7 +79,6 @@ class DFRClassifier(LinearProbe):
         class_one_weight: float = 1.0,
         n_subsets: int = SUBSETS,
         random_state: int = 0,
-        class_weight: ClassWeight = None,
         tol: float = 1e-6,
         max_iter: int = MAX_ITER,
     ) -> None:
@@ -87,19 +86,16 @@ class DFRClassifier(LinearProbe):
         self.class_one_weight = class_one_weight
         self.n_subsets = n_subsets
         self.random_state = random_state
-        self.class_weight = class_weight
         self.tol = tol
         self.max_iter = max_iter
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> DFRClassifier:
+    def fit(self, X: Any, y: Any, *, env: Any = None) -> DFRClassifier:
         """Fit the probe.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
         y : array-like of shape (n,)
-        sample_weight : array-like of shape (n,), optional
-            Rows of weight 0 are left out; other weights multiply the loss.
         env : array-like of shape (n,), optional
             Environments. Without them, the groups are the classes.
 
@@ -108,22 +104,15 @@ class DFRClassifier(LinearProbe):
         DataError
             If there is one class only, or a value cannot be used.
         """
-        if self.class_weight is not None:
-            raise DataError(
-                "DFR balances groups itself", got=f"class_weight={self.class_weight!r}", expected="None"
-            )
-        rows, index, weight = self._start(X, y, sample_weight, env)
+        rows, index, _ = self._start(X, y, None, env)
         count = int(check_number(self.n_subsets, "n_subsets", above=1))
         seed = int(check_number(self.random_state, "random_state"))
         ratio = check_number(self.class_one_weight, "class_one_weight", strictly=True)
         names, e = np.unique(np.zeros(len(rows)) if env is None else np.asarray(env), return_inverse=True)
         given = Rows(rows, index, np.asarray(e, np.int64).reshape(-1))
-        if weight is not None and (weight == 0).any():
-            kept = weight > 0
-            given, weight = Rows(rows[kept], index[kept], given.env[kept]), weight[kept]
         setting = Setting("dfr-train", 0, float(self.C), (("class_weight", ratio),))
         fits = fit_dfr(
-            given, given.X, len(self.classes_), len(names), [setting], [seed], weight=weight,
+            given, given.X, len(self.classes_), len(names), [setting], [seed],
             subsets=count, tol=self.tol, max_iter=self.max_iter,
         )  # fmt: skip
         self._take(fits, np.eye(rows.shape[1]), None)

@@ -143,7 +143,7 @@ class RandomProjectionClassifier(LinearProbe):
     class_weight : {None, "balanced", "group"} or mapping, default=None
         As in `ERMClassifier`.
     random_state : int, default=0
-        Seed of the directions, which are drawn in the principal axes of X.
+        Seed of the directions.
     tol : float, default=1e-10
         Gradient norm within the constraint at which the fit stops.
     max_iter : int, default=2000
@@ -207,8 +207,8 @@ class RandomProjectionClassifier(LinearProbe):
             raise DataError("r is over the dimension of X", got=f"r = {r}", expected=f"at most {d}")
         seed = int(check_number(self.random_state, "random_state"))
         data, axes = one_fit(rows, index, len(self.classes_), weight=weight)
-        Q = random_directions(d, r, seed)
-        self.directions_ = axes @ Q
+        self.directions_ = random_directions(d, r, seed)
+        Q = axes.T @ self.directions_
         fits = fit_projected(
             data, [Setting("random-projection", r, float(self.C))], Q, tol=self.tol, max_iter=self.max_iter
         )
@@ -280,6 +280,7 @@ class RandomProjection(ProbeMethod):
         for seed in np.unique(each):
             of = np.flatnonzero(each == seed)
             Q = random_directions(d, int(ranks[of].max()), int(seed))
+            Q = Q if data.axes is None else data.axes.T @ Q
             near = None if start is None else start.take(of)
             own = [settings[i] for i in of.tolist()]
             parts.append(fit_projected(data, own, Q, ranks=ranks[of].tolist(), start=near, tol=tol))

@@ -19,7 +19,7 @@ from cfpairs.probes.projections import MeanDifferenceClassifier, RandomProjectio
         MatchDGClassifier(),
         LEACEClassifier(),
         MeanDifferenceClassifier(),
-        RandomProjectionClassifier(r=1),
+        RandomProjectionClassifier(),
         PICAClassifier(),
         PICAProjection(),
         DFRClassifier(n_subsets=2, tol=1e-4),
