@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
+
+from cfpairs.probes.terms import Binary, Metric, Penalty, Quadratic, Softmax, subtract
 
 __all__ = ["MAX_BYTES", "LinearFits", "Penalty", "decide", "fit_logistic", "principal_axes"]
 
@@ -39,32 +40,9 @@ LINE_SEARCH_STEPS = 12
 MAX_BYTES = 2**30
 """Working memory of the fits that run at once, beside two copies of X."""
 
-ROW_ARRAYS, COLUMN_ARRAYS = 9, 40
-"""Numbers that a fit holds for every row and every column of X, times c: logits and what a step makes of
-them; weights, gradients and the L-BFGS memory. Measured at the peak."""
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """The term ``strength_f * ||B[:ranks_f] W||^2`` of a batch of fits.
-
-    Attributes
-    ----------
-    B : ndarray of shape (m, d)
-        The same for all; methods of rank r order its rows by importance.
-    strength : ndarray of shape (f,)
-        0 or more.
-    ranks : ndarray of shape (f,)
-        How many rows of `B` a fit takes.
-    """
-
-    B: Array
-    strength: Array
-    ranks: NDArray[np.int64]
-
-    def take(self, fits: NDArray[Any]) -> Penalty:
-        """The same for some of the fits."""
-        return Penalty(self.B, self.strength[fits], self.ranks[fits])
+ROW_ARRAYS, COLUMN_ARRAYS, PENALTY_ARRAYS = 7, 40, 6
+"""Numbers that a fit holds for every row of X, column of X and row of B, times c: logits and what a step makes
+of them; weights, gradients and the L-BFGS memory; the penalty. The peaks that were measured are 6.3 and 36."""
 
 
 @dataclass(frozen=True)
@@ -126,145 +104,6 @@ def principal_axes(X: NDArray[Any]) -> NDArray[np.float64]:
     return np.ascontiguousarray(vectors[:, ::-1])
 
 
-class _Binary:
-    """Cross-entropy on one logit; classes 0 and 1."""
-
-    curvature = 0.25
-
-    def __init__(self, y: NDArray[np.int64], weight: Array) -> None:
-        self.y = y[:, None, None].astype(weight.dtype)
-        self.weight = weight[:, None, None]
-
-    def residual(self, z: Array) -> Array:
-        share: Array = expit(z)
-        share -= self.y
-        share *= self.weight
-        return share
-
-    def line(self, z: Array, p: Array) -> tuple[Array, Array]:
-        """Slope and curvature of every fit's loss at `z`, along `p`; both of shape (n, f, c)."""
-        share: Array = expit(z)
-        first = np.einsum("ifc,ifc->f", share - self.y, p * self.weight)
-        share *= 1.0 - share
-        share *= p
-        share *= self.weight
-        return first, np.einsum("ifc,ifc->f", share, p)
-
-
-class _Softmax:
-    """Cross-entropy on one logit a class."""
-
-    curvature = 0.5
-
-    def __init__(self, y: NDArray[np.int64], weight: Array, n_classes: int) -> None:
-        self.target = np.eye(n_classes, dtype=weight.dtype)[y][:, None, :]
-        self.weight = weight[:, None, None]
-
-    def residual(self, z: Array) -> Array:
-        share: Array = softmax(z, axis=2)
-        share -= self.target
-        share *= self.weight
-        return share
-
-    def line(self, z: Array, p: Array) -> tuple[Array, Array]:
-        """Slope and curvature of every fit's loss at `z`, along `p`; both of shape (n, f, c)."""
-        share: Array = softmax(z, axis=2)
-        mean = np.einsum("ifc,ifc->if", share, p)[:, :, None]
-        along = p * self.weight
-        first = np.einsum("ifc,ifc->f", share - self.target, along)
-        along *= share
-        return first, np.einsum("ifc,ifc->f", along, p - mean)
-
-
-class _Quadratic:
-    """The penalty of the active fits, and its products with B; `at` is that with the weights."""
-
-    def __init__(self, penalty: Penalty, c: int, dtype: np.dtype[Any]) -> None:
-        self.B = np.ascontiguousarray(penalty.B, dtype)
-        self.strength, self.ranks = penalty.strength.astype(dtype), penalty.ranks
-        self.at = np.zeros((len(self.B), len(self.ranks), c), dtype)
-        self.step = self.at
-
-    def take(self, keep: NDArray[np.bool_]) -> None:
-        self.strength, self.ranks, self.at = self.strength[keep], self.ranks[keep], self.at[:, keep]
-
-    def along(self, W: Array) -> Array:
-        """B_f W, shape (m, f, c)."""
-        d, f, c = W.shape
-        part: Array = (self.B @ W.reshape(d, f * c)).reshape(-1, f, c)
-        part[np.arange(len(self.B))[:, None] >= self.ranks[None, :]] = 0.0
-        return part
-
-    def gradient(self) -> Array:
-        """Of the penalty at the weights; shape (d, f, c)."""
-        m, f, c = self.at.shape
-        pulled: Array = self.B.T @ (self.at * (2.0 * self.strength)[None, :, None]).reshape(m, f * c)
-        return pulled.reshape(-1, f, c)
-
-    def line(self, p: Array) -> tuple[Array, Array]:
-        """Slope at the weights, and curvature, along `p`, which `move` then goes along."""
-        self.step = self.along(p)
-        first, second = (np.einsum("mfc,mfc->f", side, self.step) for side in (self.at, self.step))
-        return 2.0 * self.strength * first, 2.0 * self.strength * second
-
-    def move(self, t: Array) -> None:
-        self.at = self.at + t[None, :, None] * self.step
-
-
-class _Metric:
-    """Inverse curvature at W = 0 within the constraint, for fits that share X and the rows B.
-
-    ``(A + 2 l B^T B)^-1 = A^-1 - F^T F`` with ``F = L^-1 B A^-1`` and ``L L^T = I / (2 l) + B A^-1 B^T``; as
-    l grows without limit, that is the inverse on the space where B W = 0.
-    """
-
-    def __init__(
-        self,
-        diagonal: Array,
-        ridge: Array,
-        B: Array,
-        ranks: NDArray[np.int64],
-        strength: Array,
-        dtype: np.dtype[Any],
-    ) -> None:
-        self.ranks = np.where(strength > 0, ranks, 0)
-        values, self.of_ridge = np.unique(ridge, return_inverse=True)
-        self.inverse = (1.0 / (diagonal[:, None] + values[None, :])).astype(dtype)
-        self.pairs, self.kind = np.unique(np.stack([ridge, strength]), axis=1, return_inverse=True)
-        self.kind = self.kind.reshape(-1)
-        self.factor: dict[int, Array] = {}
-        for number in np.unique(self.kind[self.ranks > 0]):
-            value, strong = self.pairs[:, number]
-            rows = B[: self.ranks[self.kind == number].max()]
-            scaled = rows / (diagonal + value)
-            inner = scaled @ rows.T
-            inner[np.diag_indices(len(inner))] += 0.5 / strong
-            lower = scipy.linalg.cholesky(inner, lower=True)
-            self.factor[int(number)] = scipy.linalg.solve_triangular(lower, scaled, lower=True).astype(dtype)
-
-    def take(self, keep: NDArray[np.bool_]) -> None:
-        self.of_ridge, self.kind, self.ranks = self.of_ridge[keep], self.kind[keep], self.ranks[keep]
-
-    def apply(self, g: Array) -> Array:
-        """`g` of shape (d, f, c), multiplied by the metric."""
-        step: Array = g * self.inverse[:, self.of_ridge, None]
-        for number, factor in self.factor.items():
-            of = np.flatnonzero((self.kind == number) & (self.ranks > 0))
-            if len(of):
-                _subtract(step, g, of, self.ranks[of], factor)
-        return step
-
-
-def _subtract(out: Array, g: Array, of: NDArray[np.int64], ranks: NDArray[np.int64], rows: Array) -> None:
-    """out[:, f] -= rows[:r_f]^T rows[:r_f] g[:, f] for the fits `of`; `rows` is (m, d)."""
-    d, _, c = g.shape
-    top = int(ranks.max())
-    part = rows[:top]
-    along = (part @ g[:, of].reshape(d, -1)).reshape(top, len(of), c)
-    along[np.arange(top)[:, None] >= ranks[None, :]] = 0.0
-    out[:, of] -= (part.T @ along.reshape(top, -1)).reshape(d, len(of), c)
-
-
 def fit_logistic(
     X: NDArray[Any],
     y: NDArray[np.int64],
@@ -315,7 +154,7 @@ def fit_logistic(
     X = np.asarray(X, dtype)
     share = np.full(n, 1.0 / n) if sample_weight is None else np.asarray(sample_weight, np.float64) / n
     weight = share.astype(dtype)
-    loss = _Binary(y, weight) if n_classes == 2 else _Softmax(y, weight, n_classes)
+    loss = Binary(y, weight) if n_classes == 2 else Softmax(y, weight, n_classes)
     c = 1 if n_classes == 2 else n_classes
     # Centring decouples the intercept from the weights and leaves ridge and constraint as they are.
     mean = np.asarray(weight @ X / weight.sum(), np.float64)
@@ -324,7 +163,9 @@ def fit_logistic(
     ridge = 1.0 / (np.asarray(C, np.float64) * n)
     basis = np.zeros((d, 0)) if Q is None else np.asarray(Q, np.float64)
     r = np.zeros(f, np.int64) if ranks is None else np.asarray(ranks, np.int64)
-    room = max(1, max_bytes // (dtype.itemsize * c * (ROW_ARRAYS * n + COLUMN_ARRAYS * d)))
+    numbers = ROW_ARRAYS * n + COLUMN_ARRAYS * d
+    numbers += 0 if penalty is None else PENALTY_ARRAYS * len(penalty.B)
+    room = max(1, max_bytes // (dtype.itemsize * c * numbers))
     parts = []
     for of in np.array_split(np.arange(f), max(1, -(-f // room))):
         own = None if penalty is None else penalty.take(of)
@@ -344,7 +185,7 @@ class _State:
     def __init__(
         self,
         rows: Array,
-        loss: _Binary | _Softmax,
+        loss: Binary | Softmax,
         diagonal: Array,
         ridge: Array,
         ranks: NDArray[np.int64],
@@ -357,13 +198,13 @@ class _State:
         f = len(ridge)
         self.dtype = rows.dtype
         self.rows, self.loss, self.Q_rows = rows, loss, np.ascontiguousarray(Q.T, self.dtype)
-        self.quadratic = None if penalty is None else _Quadratic(penalty, c, self.dtype)
+        self.quadratic = None if penalty is None else Quadratic(penalty, c, self.dtype)
         # Where there are both, the metric knows the constraint only: slower, not less right.
         if penalty is None or ranks.any():
-            self.metric = _Metric(diagonal, ridge, Q.T, ranks, np.full(f, np.inf), self.dtype)
+            self.metric = Metric(diagonal, ridge, Q.T, ranks, np.full(f, np.inf), self.dtype)
         else:
             B = np.asarray(penalty.B, np.float64)
-            self.metric = _Metric(diagonal, ridge, B, penalty.ranks, penalty.strength, self.dtype)
+            self.metric = Metric(diagonal, ridge, B, penalty.ranks, penalty.strength, self.dtype)
         self.ridge, self.ranks = ridge.astype(self.dtype), ranks
         self.intercept_scale = 1.0 / (loss.curvature * total)
         self.W = np.zeros((d, f, c), self.dtype)
@@ -427,7 +268,7 @@ class _State:
     def _project(self, g: Array) -> Array:
         of = np.flatnonzero(self.ranks > 0)
         if len(of):
-            _subtract(g, g, of, self.ranks[of], self.Q_rows)
+            subtract(g, g, of, self.ranks[of], self.Q_rows)
         return g
 
     def _gradient(self) -> tuple[Array, Array]:
