@@ -2,9 +2,9 @@
 
 All methods that are not convex, or that draw as they go, begin at the logistic regression of the same ridge:
 the phase without penalty by which their papers begin, brought to its end. From there Adam moves the weights
-of the leading principal axes, in coordinates where every axis has the same curvature; the other axes, which
-hold a twentieth of the variance, keep the weights of the start. So sixty steps do the work of the
-thousands that the plain coordinates need.
+of the leading principal axes, in coordinates where every axis has the same curvature; the other axes, if
+there are many, hold a twentieth of the variance and keep the weights of the start. So sixty steps do the work
+of the thousands that the plain coordinates need.
 """
 
 from __future__ import annotations
@@ -29,19 +29,21 @@ __all__ = ["Batch", "Field", "GradientMethod", "GradientProbe", "Objective", "cr
 
 Array = NDArray[np.floating[Any]]
 
-FULL_ROWS = 4096
+FULL_ROWS = 8192
 """Up to so many rows every step sees all of them, which takes the noise away; above, so many at random."""
 
 LEADING = 0.95
-"""Share of the variance in the axes whose weights move."""
+FEWEST_AXES = 256
+"""The weights of so many principal axes move, or of more where these hold less than 95 % of the variance."""
 
-EPS = 1e-4
-"""Adam's floor under the gradient's size. Gradients are of order 1 where every axis has curvature 1; with the
-usual 1e-8 a fit that starts at its optimum would be driven from it by rounding errors."""
+EPS = 2e-3
+"""Adam's floor under the gradient's size. Where every axis has curvature 1 this keeps steps near an optimum
+below the size at which they would grow; with the usual 1e-8 a fit that starts at its optimum would be driven
+away from it by rounding errors."""
 
 BETA_1, BETA_2 = 0.9, 0.999
 
-START_TOL = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-6}
+START_TOL = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-10}
 
 
 def cross_entropy(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,9 +203,9 @@ class Field:
         """One number a fit."""
         return self.tensor(np.asarray(values, np.float64))
 
-    def batches(self, steps: int, rng: np.random.Generator, size: int = FULL_ROWS) -> Iterator[Batch]:
-        """The rows of every step: all, or `size` of them without replacement."""
-        n = len(self.all)
+    def batches(self, steps: int, rng: np.random.Generator, size: int | None = None) -> Iterator[Batch]:
+        """The rows of every step: all, or `size` of them (8,192) without replacement."""
+        n, size = len(self.all), FULL_ROWS if size is None else size
         for _ in range(steps):
             if n <= size:
                 yield self.all
@@ -226,10 +228,10 @@ class Field:
 
 
 def _leading_axes(variance: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
-    """The fewest axes that hold `share` of the variance."""
+    """The axes that hold `share` of the variance, at least `FEWEST_AXES` of them."""
     order = np.argsort(-variance, kind="stable")
     held = np.cumsum(variance[order])
-    count = int(np.searchsorted(held, share * held[-1])) + 1 if held[-1] > 0 else 1
+    count = max(int(np.searchsorted(held, share * held[-1])) + 1, FEWEST_AXES)
     found = np.zeros(len(variance), bool)
     found[order[:count]] = True
     return found
@@ -377,6 +379,15 @@ class GradientMethod(ProbeMethod):
         raise NotImplementedError
 
 
+def _repeated(rows: Array, weight: Array | None) -> Array:
+    """Rows with the principal axes of rows that are repeated as often as their weights say."""
+    if weight is None:
+        return rows
+    mean = weight @ rows / weight.sum()
+    part = np.sqrt(weight)[:, None] * (rows - mean)
+    return np.concatenate([part, -part])
+
+
 def check_number(name: str, value: Any, *, above: bool = False) -> float:
     """A hyperparameter that is a number, 0 or more; over 0 where `above`.
 
@@ -410,7 +421,7 @@ class GradientProbe(LinearProbe):
         codes = np.zeros(len(rows), np.int64)
         if env is not None:
             codes = np.unique(np.asarray(env), return_inverse=True)[1].reshape(-1).astype(np.int64)
-        axes = principal_axes(rows)
+        axes = principal_axes(_repeated(rows, weight))
         data = FitData(
             Rows(rows @ axes, index, codes), len(self.classes_), int(codes.max()) + 1, weight=weight
         )

@@ -186,6 +186,9 @@ class AlignmentMethod(GradientMethod):
         counts = np.array([len(rows) for rows in by_env])
         order, first = np.concatenate(by_env), np.cumsum(counts) - counts
         for batch in field.batches(steps, rng):
+            if len(counts) < 2:
+                two.step(batch, None, None, strength, self.measure)
+                continue
             env = _slots(len(counts), rng)
             drawn = order[first[env] + (rng.random(len(env)) * counts[env]).astype(np.int64)]
             sets = causal_cuts(env, len(counts), rng) if self.causal else env
@@ -239,8 +242,10 @@ class _TwoLayers:
         """Weights of the logits, shape (m, f, c)."""
         return (self.scale * (self.U @ self._classifier()[0])).permute(1, 0, 2).contiguous()
 
-    def step(self, batch: Batch, rows: Tensor, sets: Tensor, strength: Tensor, measure: Any) -> None:
-        """One step on the loss of `batch` and the distance on `rows`."""
+    def step(
+        self, batch: Batch, rows: Tensor | None, sets: Tensor | None, strength: Tensor, measure: Any
+    ) -> None:
+        """One step on the loss of `batch` and the distance on `rows`, if there are any."""
         V, length = self._classifier()
         W = (self.scale * (self.U @ V)).permute(1, 0, 2)
         z = (batch.X @ W.flatten(1)).view(len(batch), *self.b.shape) + self.b + batch.offset
@@ -248,8 +253,10 @@ class _TwoLayers:
         residual *= batch.weight[:, None, None]
         g = (batch.X.T @ residual.flatten(1)).view_as(W) + self.field.ridge[None, :, None] * W
         along = self.scale * g.permute(1, 0, 2)
-        _, slope = measure(rows @ (self.scale * self.U), sets)
-        gU = self.scale * (rows.T @ (strength[:, None, None] * slope)) + along @ V.transpose(1, 2)
+        gU = along @ V.transpose(1, 2)
+        if rows is not None:
+            _, slope = measure(rows @ (self.scale * self.U), sets)
+            gU += self.scale * (rows.T @ (strength[:, None, None] * slope))
         gV = self.U.transpose(1, 2) @ along
         gA = (gV - V * (V * gV).sum(dim=1, keepdim=True)) / length
         gb = residual.sum(dim=0)

@@ -47,7 +47,7 @@ class IRMClassifier(GradientProbe):
     lr : float, default=0.05
         Adam's first step size, in coordinates where every axis has the same curvature; it falls to zero.
     random_state : int, default=0
-        Of what is drawn at random: the halves, and the rows of a step where there are over 4,096.
+        Of what is drawn at random: the halves, and the rows of a step where there are over 8,192.
     device : str, default="cpu"
         Where torch works: ``cpu`` or ``cuda``.
 

@@ -73,14 +73,13 @@ class MixupClassifier(GradientProbe):
         self.random_state = random_state
         self.device = device
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MixupClassifier:
+    def fit(self, X: Any, y: Any) -> MixupClassifier:
         """Fit the probe.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
         y : array-like of shape (n,)
-        sample_weight : array-like of shape (n,), optional
 
         Raises
         ------
@@ -92,7 +91,7 @@ class MixupClassifier(GradientProbe):
             "steps": self.steps,
             "lr": self.lr,
         }
-        self._fit_by(Mixup(self.device), X, y, sample_weight, None, params)
+        self._fit_by(Mixup(self.device), X, y, None, None, params)
         return self
 
 
@@ -155,15 +154,15 @@ class LISAClassifier(GradientProbe):
         self.random_state = random_state
         self.device = device
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> LISAClassifier:
-        """Fit the probe; see `IRMClassifier.fit`."""
+    def fit(self, X: Any, y: Any, *, env: Any = None) -> LISAClassifier:
+        """Fit the probe; see `IRMClassifier.fit`. Rows have no weights: which are mixed is drawn."""
         params: dict[str, Value] = {
             "p_sel": check_number("p_sel", self.p_sel),
             "alpha": check_number("alpha", self.alpha),
             "steps": self.steps,
             "lr": self.lr,
         }
-        self._fit_by(LISA(self.device), X, y, sample_weight, env, params)
+        self._fit_by(LISA(self.device), X, y, None, env, params)
         return self
 
 
