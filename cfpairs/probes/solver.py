@@ -41,8 +41,8 @@ MAX_BYTES = 2**30
 """Working memory of the fits that run at once, beside two copies of X."""
 
 ROW_ARRAYS, COLUMN_ARRAYS, PENALTY_ARRAYS = 7, 40, 6
-"""Numbers that a fit holds for every row of X, column of X and row of B, times c: logits and what a step makes
-of them; weights, gradients and the L-BFGS memory; the penalty. The peaks that were measured are 6.3 and 36."""
+"""Numbers that a fit holds for every row of X, column of X and row of B, times c: logits and what a step
+makes of them; weights, gradients and the L-BFGS memory; the penalty. Measured peaks: 6.3 and 36."""
 
 
 @dataclass(frozen=True)
