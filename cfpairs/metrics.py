@@ -303,7 +303,8 @@ def worst_group_gain(
     -------
     dict
         ``gain``: the difference of the worst-group accuracies; ``gain_low``, ``gain_high``: its 95 %
-        percentile interval; ``gain_p``: twice the smaller share of draws on either side of 0, at least ``1 / draws``.
+        percentile interval; ``gain_p``: twice the smaller share of draws on either side of 0, at least
+        ``1 / draws``.
 
     Notes
     -----

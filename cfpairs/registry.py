@@ -126,10 +126,14 @@ _BUILT_IN: dict[str, dict[str, Entry]] = {
             "logistic regression orthogonal to the top-r directions of the pair differences",
         ),
         "ncm-group": Entry("cfpairs.probes.ncm:GroupNCM", "ncm with the same say to every group"),
-        "irm": Entry("cfpairs.probes.irm:IRM", "invariant risk minimisation: no environment would rescale it"),
+        "irm": Entry(
+            "cfpairs.probes.irm:IRM", "invariant risk minimisation: no environment would rescale it"
+        ),
         "vrex": Entry("cfpairs.probes.vrex:VREX", "risk extrapolation: the same risk in every environment"),
         "groupdro": Entry("cfpairs.probes.groupdro:GroupDRO", "rows weigh more the worse their group fares"),
-        "coral": Entry("cfpairs.probes.alignment:CORAL", "features of the same mean and covariance everywhere"),
+        "coral": Entry(
+            "cfpairs.probes.alignment:CORAL", "features of the same mean and covariance everywhere"
+        ),
         "mmd": Entry("cfpairs.probes.alignment:MMD", "features of the same distribution everywhere"),
         "causirl-coral": Entry(
             "cfpairs.probes.alignment:CausIRLCORAL", "coral between two mixtures of the environments"

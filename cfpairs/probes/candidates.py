@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,8 @@ class Candidates:
         Spent on fitting, all rules together.
     n_fits : int
         How many fits that were.
+    highest : int or None
+        Highest rank that a rule may choose; the rule ``oracle``, which is a ceiling, is free.
     """
 
     method: ProbeMethod
@@ -104,6 +106,7 @@ class Candidates:
     by_pairs: dict[int, PairScores] = field(default_factory=dict)
     seconds: float = 0.0
     n_fits: int = 0
+    highest: int | None = None
 
     def fit(
         self, data: FitData, seeds: Sequence[int], *, tol: float, start: LinearFits | None = None
@@ -153,10 +156,20 @@ class Candidates:
         """The setting that a rule chooses; None where it cannot judge the method."""
         r = np.array([s.r for s in self.settings])
         C = np.array([s.C for s in self.settings])
+        open_to = np.arange(len(r))
+        if self.highest is not None and rule != "oracle":
+            # Where even the lowest rank is over the limit, the lowest is all there is.
+            open_to = np.flatnonzero(r <= max(self.highest, r.min()))
         if rule == "pairs":
-            return choose_by_pairs(self.by_pairs[seed], r, C) if seed in self.by_pairs else None
-        found = self.scores.get((rule, seed))
-        return None if found is None else best_average(np.asarray(found, np.float64), r, C)
+            if seed not in self.by_pairs:
+                return None
+            choice = choose_by_pairs(self.by_pairs[seed].take(open_to), r[open_to], C[open_to])
+        else:
+            found = self.scores.get((rule, seed))
+            if found is None:
+                return None
+            choice = best_average(np.asarray(found, np.float64)[open_to], r[open_to], C[open_to])
+        return replace(choice, index=int(open_to[choice.index]))
 
 
 def held_out_score(

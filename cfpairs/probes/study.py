@@ -70,7 +70,7 @@ def run_study(
     validation : ItemRows, optional
         The val split, for the rules and methods that look at it.
     highest : mapping of str to int, optional
-        Highest rank that ``r = auto`` may choose for a pair set.
+        Highest rank that ``r = auto`` may choose for a pair set; higher ones are fitted for the curve alone.
 
     Raises
     ------
@@ -197,7 +197,7 @@ class _Bench:
                 settings = method.settings(
                     ranks, self.config.C, self.config.budget, self.config.grids.get(method.name)
                 )
-                known = Candidates(method, settings, self.config.seeds)
+                known = Candidates(method, settings, self.config.seeds, highest=self._highest(method, pairs))
                 fresh.append(known)
                 if not needs_pairs:
                     self.shared[method.name] = known
@@ -221,6 +221,12 @@ class _Bench:
         advance(1)
         self._record(every, fresh, pairs, base)
         advance(1)
+
+    def _highest(self, method: ProbeMethod, pairs: PairRows | None) -> int | None:
+        """The highest rank that may be chosen; a rank that the user names is the user's choice."""
+        if pairs is None or not method.ranks or parse_r(self.config.r) is not None:
+            return None
+        return self.highest.get(pairs.name)
 
     def _directions(self, pairs: PairRows) -> Directions:
         if not len(pairs):
@@ -249,10 +255,6 @@ class _Bench:
         in_folds = min((fold.directions.rank for fold in folds), default=found.rank)
         if ranks is None:
             most = min(found.rank, max(in_folds, 1))
-            limit = self.highest.get(pairs.name)
-            if limit is not None and min(AUTO_RANKS) <= limit < most:
-                most = limit
-                self.study.notes.append(f"{pairs.name}: r up to {limit} was tried, see the pairs' quality")
             ranks = tuple(r for r in AUTO_RANKS if r <= most)
             if not ranks:
                 raise DataError(f"all pairs of {pairs.name!r} have a difference of zero", got=len(pairs))
