@@ -204,8 +204,8 @@ RESULTS = Schema(
         pa.field("gain_p", pa.float64()),
     ),
 )
-"""All accuracies are measured on test; ``seed`` is null in the mean over seeds; ``params`` is JSON; ``gain`` is
-the worst group's lead over ERM chosen by the same rule, with its paired bootstrap interval."""
+"""All accuracies are measured on test; ``seed`` is null in the mean over seeds; ``params`` is JSON; ``gain``
+is the worst group's lead over ERM chosen by the same rule, with its paired bootstrap interval."""
 
 
 def embedding_schema(dim: int, store: str = "float32") -> Schema:

@@ -175,23 +175,52 @@ def state_view(states: Sequence[Any]) -> Table:
     return table
 
 
-def results_view(rows: Sequence[dict[str, Any]]) -> Table:
-    """Table of the means over seeds, one row a pair set, probe and selection rule."""
-    table = Table("pair set", "probe", "chosen by", "r", "worst group (95 %)", "average", "flips")
-    for column in table.columns[3:]:
+def results_view(rows: Sequence[dict[str, Any]], rule: str | None = None) -> Table:
+    """Table of the means over seeds of what one rule chose, by pair set and the rule's own score.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Rows of ``RESULTS`` with ``params`` as a mapping.
+    rule : str, optional
+        Default: the rule of the first row.
+    """
+    means = [row for row in rows if row["seed"] is None]
+    rule = rule or (means[0]["selection"] if means else "")
+    marked = " (uses test labels)" if rule == "oracle" else ""
+    table = Table(
+        "pair set", "probe", "r", "worst group (95 %)", "vs erm", "avg", "flips", "tried", "fits", "s",
+        title=f"test accuracy, settings chosen by {rule}{marked}", title_justify="left", padding=(0, 0, 0, 1),
+    )  # fmt: skip
+    for column in table.columns[2:]:
         column.justify = "right"
-    for row in rows:
-        if row["seed"] is not None:
-            continue
-        interval = f"({row['worst_group_low']:.3f}-{row['worst_group_high']:.3f})"
-        rule = row["selection"] + (" (uses test labels)" if row["selection"] == "oracle" else "")
-        table.add_row(
-            Text(row["pair_set"] or "-"),
-            Text(row["method"]),
-            Text(rule),
-            str(row["r"]),
-            f"{row['worst_group']:.3f} {interval}",
-            f"{row['average']:.3f}",
-            "-" if row["flip_rate"] is None else f"{row['flip_rate']:.3f}",
-        )
+    for column in table.columns:
+        column.no_wrap, column.overflow = True, "ellipsis"
+    chosen = [row for row in means if row["selection"] == rule]
+    sets = list(dict.fromkeys(row["pair_set"] for row in chosen))
+    for number, name in enumerate(sets):
+        if number:
+            table.add_section()
+        own = [row for row in chosen if row["pair_set"] == name]
+        for row in sorted(own, key=lambda row: -float(row["params"].get("score", 0.0))):
+            table.add_row(Text(name or "-"), *_result_cells(row))
     return table
+
+
+def _result_cells(row: dict[str, Any]) -> list[Text | str]:
+    params = row["params"]
+    gain = row.get("gain")
+    sure = gain is not None and row["gain_low"] * row["gain_high"] > 0
+    return [
+        Text(row["method"]),
+        str(row["r"]),
+        f"{row['worst_group']:.3f} ({row['worst_group_low']:.2f}-{row['worst_group_high']:.2f})",
+        ""
+        if gain is None
+        else Text(f"{gain:+.2f}{'*' if sure else ''}", style="green" if sure and gain > 0 else ""),
+        f"{row['average']:.3f}",
+        "-" if row["flip_rate"] is None else f"{row['flip_rate']:.2f}",
+        str(params.get("settings_tried", "")),
+        str(params.get("fits", "")),
+        f"{row['seconds']:.1f}",
+    ]

@@ -28,7 +28,7 @@ from cfpairs.probes.crossfit import (
     in_domain_mask,
 )
 from cfpairs.probes.method import FitData, ProbeMethod
-from cfpairs.probes.records import Recorder, Study
+from cfpairs.probes.records import REFERENCE, Recorder, Study
 from cfpairs.probes.solver import principal_axes
 from cfpairs.progress import SILENT, Progress
 from cfpairs.registry import resolve
@@ -428,7 +428,11 @@ class _Bench:
     def _curve(self, each: Candidates, pairs: PairRows) -> None:
         """Test figures at every rank; the rest is chosen by the held-out pairs of the first seed."""
         seed = self.config.seeds[0]
-        if each.test is None or seed not in each.by_pairs:
+        if (
+            each.test is None
+            or seed not in each.by_pairs
+            or not (each.method.ranks or each.method.name == REFERENCE)
+        ):
             return
         scores = each.by_pairs[seed]
         predicted = self.coding.labels(_decided(each.of_seed(each.test, seed, axis=1)))
