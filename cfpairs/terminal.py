@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -189,13 +190,13 @@ def results_view(rows: Sequence[dict[str, Any]], rule: str | None = None) -> Tab
     rule = rule or (means[0]["selection"] if means else "")
     marked = " (uses test labels)" if rule == "oracle" else ""
     table = Table(
-        "pair set", "probe", "r", "worst group (95 %)", "vs erm", "avg", "flips", "tried", "fits", "s",
-        title=f"test accuracy, settings chosen by {rule}{marked}", title_justify="left", padding=(0, 0, 0, 1),
+        "pair set", "probe", "r", "worst group, 95 %", "vs erm", "avg", "flips", "tried", "fits", "s",
+        title=f"test accuracy, settings chosen by {rule}{marked}", title_justify="left", padding=(0, 1, 0, 0), box=SIMPLE_HEAD, pad_edge=False,
     )  # fmt: skip
     for column in table.columns[2:]:
         column.justify = "right"
-    for column in table.columns:
-        column.no_wrap, column.overflow = True, "ellipsis"
+    for column in table.columns[2:]:
+        column.no_wrap = True  # where room is short, names are folded, figures never
     chosen = [row for row in means if row["selection"] == rule]
     sets = list(dict.fromkeys(row["pair_set"] for row in chosen))
     for number, name in enumerate(sets):
