@@ -190,21 +190,21 @@ def results_view(rows: Sequence[dict[str, Any]], rule: str | None = None) -> Tab
     rule = rule or (means[0]["selection"] if means else "")
     marked = " (uses test labels)" if rule == "oracle" else ""
     table = Table(
-        "pair set", "probe", "r", "worst group, 95 %", "vs erm", "avg", "flips", "tried", "fits", "s",
+        "probe", "r", "worst (95 %)", "vs erm", "avg", "flips", "tried", "fits", "s",
         title=f"test accuracy, settings chosen by {rule}{marked}", title_justify="left", padding=(0, 1, 0, 0), box=SIMPLE_HEAD, pad_edge=False,
     )  # fmt: skip
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for column in table.columns[2:]:
-        column.no_wrap = True  # where room is short, names are folded, figures never
+    for column in table.columns[1:]:
+        # Where room is short, names are folded, figures never.
+        column.justify, column.no_wrap = "right", True
     chosen = [row for row in means if row["selection"] == rule]
     sets = list(dict.fromkeys(row["pair_set"] for row in chosen))
     for number, name in enumerate(sets):
         if number:
             table.add_section()
         own = [row for row in chosen if row["pair_set"] == name]
+        table.add_row(Text(f"pairs {name}" if name else "all pair sets", style="bold"))
         for row in sorted(own, key=lambda row: -float(row["params"].get("score", 0.0))):
-            table.add_row(Text(name or "-"), *_result_cells(row))
+            table.add_row(*_result_cells(row))
     return table
 
 
@@ -215,7 +215,7 @@ def _result_cells(row: dict[str, Any]) -> list[Text | str]:
     return [
         Text(row["method"]),
         str(row["r"]),
-        f"{row['worst_group']:.3f} ({row['worst_group_low']:.2f}-{row['worst_group_high']:.2f})",
+        f"{row['worst_group']:.3f} {row['worst_group_low']:.2f}-{row['worst_group_high']:.2f}",
         ""
         if gain is None
         else Text(f"{gain:+.2f}{'*' if sure else ''}", style="green" if sure and gain > 0 else ""),
