@@ -189,10 +189,9 @@ def results_view(rows: Sequence[dict[str, Any]], rule: str | None = None) -> Tab
     means = [row for row in rows if row["seed"] is None]
     rule = rule or (means[0]["selection"] if means else "")
     marked = " (uses test labels)" if rule == "oracle" else ""
-    table = Table(
-        "probe", "r", "worst (95 %)", "vs erm", "avg", "flips", "tried", "fits", "s",
-        title=f"test accuracy, settings chosen by {rule}{marked}", title_justify="left", padding=(0, 1, 0, 0), box=SIMPLE_HEAD, pad_edge=False,
-    )  # fmt: skip
+    names = ("probe", "r", "worst (95 %)", "vs erm", "avg", "flips", "tried", "fits", "s")
+    table = Table(*names, title=f"test accuracy, settings chosen by {rule}{marked}", title_justify="left")
+    table.box, table.pad_edge, table.padding = SIMPLE_HEAD, False, (0, 1, 0, 0)
     for column in table.columns[1:]:
         # Where room is short, names are folded, figures never.
         column.justify, column.no_wrap = "right", True
