@@ -1,4 +1,4 @@
-"""Batched Adam: every fit of a seed, whatever its hyperparameters, in one product with the rows a step.
+"""Batched Adam: all fits, whatever their hyperparameters, in one product with the rows a step.
 
 All methods that are not convex, or that draw as they go, begin at the logistic regression of the same ridge:
 the phase without penalty by which their papers begin, brought to its end. From there Adam moves the weights
@@ -320,15 +320,18 @@ class Adam:
 
 
 class GradientMethod(ProbeMethod):
-    """A method that is fitted by gradient steps; settings that share a seed and a schedule go together.
+    """A method that is fitted by gradient steps; settings that share a schedule go together.
 
     Attributes
     ----------
     schedule : tuple of str
         Hyperparameters that all fits of a batch have in common.
+    pools_seeds : bool
+        Whether fits of several seeds go into one batch, which they do while a step sees all rows.
     """
 
     schedule: ClassVar[tuple[str, ...]] = ("lr", "steps")
+    pools_seeds: ClassVar[bool] = False
 
     def __init__(self, device: str = "cpu") -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
@@ -344,36 +347,55 @@ class GradientMethod(ProbeMethod):
         start: LinearFits | None = None,
         tol: float = 1e-6,
     ) -> LinearFits:
-        """Fit every setting, one batch a seed and schedule; `start` and `tol` are left unused."""
-        draws = self.draws(settings) or len(data.rows) > FULL_ROWS
+        """Fit every setting, one batch a schedule and, where seeds see other rows, a seed.
+
+        `start` and `tol` are left unused: a fit takes the steps that its setting says.
+        """
+        many = len(data.rows) > FULL_ROWS
+        # Where nothing is drawn seeds do not matter: a setting is fitted once for all of them.
+        each = list(seeds) if many or self.draws(settings) else [0] * len(settings)
+        apart = many or not self.pools_seeds
         key = [
-            (seed if draws else 0, *(s.get(name) for name in self.schedule))
-            for s, seed in zip(settings, seeds, strict=True)
+            (seed if apart else None, *(s.get(name) for name in self.schedule))
+            for s, seed in zip(settings, each, strict=True)
         ]
         parts: list[LinearFits] = []
-        places: list[int] = []
+        place = np.zeros(len(settings), np.int64)
+        done = 0
         for one in dict.fromkeys(key):
             of = [i for i, k in enumerate(key) if k == one]
-            rng = np.random.default_rng([int(one[0]), zlib.crc32(self.name.encode())])
+            distinct = list(dict.fromkeys((settings[i], int(each[i])) for i in of))
+            streams = {
+                seed: np.random.default_rng([seed, zlib.crc32(self.name.encode())]) for _, seed in distinct
+            }
             with torch.no_grad():
-                parts.append(self.fit_batch(data, [settings[i] for i in of], rng))
-            places += of
-        return LinearFits.join(parts).take(np.argsort(places).tolist())
+                parts.append(
+                    self.fit_batch(data, [s for s, _ in distinct], [streams[seed] for _, seed in distinct])
+                )
+            place[of] = [done + distinct.index((settings[i], int(each[i]))) for i in of]
+            done += len(distinct)
+        return LinearFits.join(parts).take(place.tolist())
 
     def draws(self, settings: Sequence[Setting]) -> bool:
         """Whether a fit to all rows draws random numbers."""
         return self.stochastic
 
-    def fit_batch(self, data: FitData, settings: Sequence[Setting], rng: np.random.Generator) -> LinearFits:
-        """Fit settings that share a seed and a schedule."""
+    def fit_batch(
+        self, data: FitData, settings: Sequence[Setting], rngs: Sequence[np.random.Generator]
+    ) -> LinearFits:
+        """Fit settings that share a schedule; fits of one seed have the same generator in `rngs`."""
         field = Field(data, settings, self.device)
         steps = int(settings[0].number("steps"))
-        objective = self.objective(data, settings, field, rng)
-        W, b, norm = descend(field, objective, steps, settings[0].number("lr"), rng)
+        objective = self.objective(data, settings, field, rngs)
+        W, b, norm = descend(field, objective, steps, settings[0].number("lr"), rngs[0])
         return field.finish(W, b, norm, steps)
 
     def objective(
-        self, data: FitData, settings: Sequence[Setting], field: Field, rng: np.random.Generator
+        self,
+        data: FitData,
+        settings: Sequence[Setting],
+        field: Field,
+        rngs: Sequence[np.random.Generator],
     ) -> Objective:
         """What the settings minimise."""
         raise NotImplementedError

@@ -176,8 +176,11 @@ class AlignmentMethod(GradientMethod):
     distance: ClassVar[str]
     causal: ClassVar[bool] = False
 
-    def fit_batch(self, data: FitData, settings: Sequence[Setting], rng: np.random.Generator) -> LinearFits:
+    def fit_batch(
+        self, data: FitData, settings: Sequence[Setting], rngs: Sequence[np.random.Generator]
+    ) -> LinearFits:
         """All settings of a seed begin at the same map and see the same rows."""
+        rng = rngs[0]
         field = Field(data, settings, self.device)
         strength = field.per_fit([s.number("lambda") for s in settings])
         steps, lr = int(settings[0].number("steps")), settings[0].number("lr")

@@ -97,8 +97,11 @@ class Fish(GradientMethod):
     }
     schedule: ClassVar[tuple[str, ...]] = ("steps",)
 
-    def fit_batch(self, data: FitData, settings: Sequence[Setting], rng: np.random.Generator) -> LinearFits:
+    def fit_batch(
+        self, data: FitData, settings: Sequence[Setting], rngs: Sequence[np.random.Generator]
+    ) -> LinearFits:
         """All settings of a seed walk through the environments in the same order."""
+        rng = rngs[0]
         field = Field(data, settings, self.device)
         lr = field.per_fit([s.number("lr") for s in settings])
         eps = field.per_fit([s.number("eps") for s in settings])
