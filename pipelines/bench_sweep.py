@@ -3,7 +3,8 @@
 First NCM against scikit-learn fitted setting by setting: both solve the same problems (same C, same projected
 rows) on the same simulated embeddings, in one run; the objectives that they reach are compared. Then twelve
 methods with twenty settings and three seeds each against loops in torch that take the same steps on the same
-rows, one fit at a time. Usage: python pipelines/bench_sweep.py [--n 5000] [--d 512]
+rows, one fit at a time; a sweep fits a method that draws nothing once for all seeds.
+Usage: python pipelines/bench_sweep.py [--n 5000] [--d 512]
 """
 
 from __future__ import annotations
@@ -59,20 +60,24 @@ def methods_at_once(X: np.ndarray, y: np.ndarray, env: np.ndarray) -> None:
     print(f"{SETTINGS} settings x {len(SEEDS)} seeds a method, seconds")
     print(f"{'method':16}{'cfpairs':>10}{'one by one':>12}{'ratio':>8}")
     ours = theirs = 0.0
+    data = FitData(rows, 2, 2)
     for name in METHODS:
         method = resolve("probes", name)()
         grid = {"C": np.logspace(-5, 0, 20) if name.startswith("erm") else ridge}
         settings = list(method.settings((0,), ridge, SETTINGS, grid))
         repeated, seeds = settings * len(SEEDS), [seed for seed in SEEDS for _ in settings]
         begun = time.perf_counter()
-        fits = method.fit(FitData(rows, 2, 2), repeated, seeds, tol=1e-4)
+        if method.stochastic:
+            fits = method.fit(data, repeated, seeds, tol=1e-4)
+        else:
+            fits = method.fit(data, settings, [0] * len(settings), tol=1e-4)
         batched = time.perf_counter() - begun
         loop = Loop(name, rows)
         chosen = np.linspace(0, len(repeated) - 1, ONE_BY_ONE).astype(int)
         loop.fit(repeated[0], 2)
         begun = time.perf_counter()
         for i in chosen:
-            loop.fit(repeated[i], int(fits.iterations[i]))
+            loop.fit(repeated[i], int(fits.iterations[i % len(fits.iterations)]))
         single = (time.perf_counter() - begun) * len(repeated) / ONE_BY_ONE
         ours, theirs = ours + batched, theirs + single
         print(f"{name:16}{batched:10.2f}{single:12.2f}{single / batched:8.1f}", flush=True)

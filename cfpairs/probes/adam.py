@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -120,6 +120,15 @@ class Batch:
         )
 
 
+def by_stream(
+    rngs: Sequence[np.random.Generator],
+) -> list[tuple[np.random.Generator, NDArray[np.int64]]]:
+    """Every generator once, and the fits that draw from it."""
+    distinct = {id(rng): rng for rng in rngs}
+    owner = np.array([id(rng) for rng in rngs])
+    return [(rng, np.flatnonzero(owner == key)) for key, rng in distinct.items()]
+
+
 def group_means(place: Tensor, weight: Tensor, n: int) -> Tensor:
     """Matrix (n, b) that takes the weighted mean over the rows of every place 0..n-1; 0 where it has none."""
     matrix = torch.zeros((n, len(place)), dtype=weight.dtype, device=weight.device)
@@ -154,30 +163,19 @@ class Field:
     def __init__(
         self, data: FitData, settings: Sequence[Setting], device: str = "cpu", leading: float = LEADING
     ) -> None:
-        rows = data.rows
-        X = rows.X if rows.X.dtype == np.float32 else np.asarray(rows.X, np.float64)
-        n = len(rows)
-        weight = np.full(n, 1.0 / n) if data.weight is None else np.asarray(data.weight, np.float64)
-        total = float(weight.sum()) * (1.0 if data.weight is None else 1.0 / n)
+        X = data.rows.X if data.rows.X.dtype == np.float32 else np.asarray(data.rows.X, np.float64)
+        n = len(data.rows)
+        total = n if data.weight is None else float(np.sum(data.weight))
         self.device, self.dtype = torch.device(device), torch.from_numpy(X[:1]).dtype
         self.start = _logistic_start(data, X, settings)
-        share = weight / weight.sum()
-        self.mean = np.asarray(share @ X, np.float64)
-        centred = X - self.mean.astype(X.dtype)
-        variance = np.einsum("i,ij,ij->j", share.astype(X.dtype), centred, centred).astype(np.float64)
-        self.moving = _leading_axes(variance, leading)
+        key = f"adam.rows {device} {leading}"
+        if key not in data.cache:
+            data.cache[key] = self._rows(data, X, leading)
+        self.mean, variance, self.moving, still, rows = data.cache[key]
+        self.all = replace(rows, offset=self.tensor(self._offset(still, settings)))
         c = self.start.coef.shape[1]
-        target = rows.y[:, None].astype(X.dtype) if c == 1 else np.eye(c, dtype=X.dtype)[rows.y]
-        self.all = Batch(
-            self.tensor(centred[:, self.moving]),
-            self.tensor(self._offset(centred, settings)),
-            self.tensor(target[:, None, :]),
-            self.tensor(share),
-            torch.as_tensor(rows.y, device=self.device),
-            torch.as_tensor(rows.env, device=self.device),
-        )
         # The objective is per unit of weight; the ridge is against the sum over all rows.
-        ridge = 1.0 / (np.array([s.C for s in settings]) * n * total)
+        ridge = 1.0 / (np.array([s.C for s in settings]) * total)
         curvature = (0.25 if c == 1 else 0.5) * variance[self.moving]
         scale = 1.0 / np.sqrt(curvature[:, None] + ridge[None, :])
         self.ridge, self.scale = self.tensor(ridge), self.tensor(scale)
@@ -185,15 +183,37 @@ class Field:
         self.W0 = self.tensor(self.start.coef[:, :, self.moving].transpose(2, 0, 1))
         self.b0 = self.tensor(self.start.intercept + self.start.coef @ self.mean)
 
-    def _offset(self, centred: Array, settings: Sequence[Setting]) -> Array:
+    def _rows(self, data: FitData, X: Array, leading: float) -> tuple[Any, ...]:
+        """What all methods share: mean, variances, which axes move, rows in the others, the batch."""
+        n = len(X)
+        weight = np.full(n, 1.0 / n) if data.weight is None else np.asarray(data.weight, np.float64)
+        share = (weight / weight.sum()).astype(X.dtype)
+        mean = np.asarray(share @ X, np.float64)
+        centred = X - mean.astype(X.dtype)
+        variance = np.asarray(share @ np.square(centred), np.float64)
+        moving = _leading_axes(variance, leading)
+        y = data.rows.y
+        two = data.n_classes == 2
+        target = y[:, None].astype(X.dtype) if two else np.eye(data.n_classes, dtype=X.dtype)[y]
+        batch = Batch(
+            self.tensor(centred[:, moving]),
+            torch.empty((n, 0, 0), dtype=self.dtype, device=self.device),
+            self.tensor(target[:, None, :]),
+            self.tensor(share),
+            torch.as_tensor(y, device=self.device),
+            torch.as_tensor(data.rows.env, device=self.device),
+        )
+        return mean, variance, moving, centred[:, ~moving], batch
+
+    def _offset(self, still: Array, settings: Sequence[Setting]) -> Array:
         """Logits from the axes that stay, shape (n, f, c); one product a ridge."""
         f, c, _ = self.start.coef.shape
         if self.moving.all():
-            return np.zeros((len(centred), f, c), centred.dtype)
+            return np.zeros((len(still), f, c), still.dtype)
         _, first, place = np.unique([s.C for s in settings], return_index=True, return_inverse=True)
         coef = self.start.coef[first][:, :, ~self.moving].reshape(len(first) * c, -1)
-        z = centred[:, ~self.moving] @ coef.T.astype(centred.dtype)
-        return np.asarray(z.reshape(len(centred), len(first), c)[:, place.reshape(-1)])
+        z = still @ coef.T.astype(still.dtype)
+        return np.asarray(z.reshape(len(still), len(first), c)[:, place.reshape(-1)])
 
     def tensor(self, values: NDArray[Any]) -> Tensor:
         """Numbers in the field's precision and on its device."""

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
 
-from cfpairs.probes.adam import Batch, Field, GradientMethod, GradientProbe, check_number, cross_entropy
+from cfpairs.probes.adam import (
+    Batch,
+    Field,
+    GradientMethod,
+    GradientProbe,
+    by_stream,
+    check_number,
+    cross_entropy,
+)
 from cfpairs.probes.method import FitData, Need, Setting, Value
 
 __all__ = ["LISA", "LISAClassifier", "Mixup", "MixupClassifier", "lisa_partners"]
@@ -188,10 +196,12 @@ class Mixed:
         rngs: Sequence[np.random.Generator],
     ) -> None:
         self.field = field
-        self.streams = list({id(rng): rng for rng in rngs}.values())
-        number = {id(rng): k for k, rng in enumerate(self.streams)}
+        streams = by_stream(rngs)
+        self.streams = [rng for rng, _ in streams]
         self.share = field.per_fit([1.0] * len(alpha))
-        stream = np.array([number[id(rng)] for rng in rngs])
+        stream = np.zeros(len(alpha))
+        for k, (_, fits) in enumerate(streams):
+            stream[fits] = k
         kinds = np.stack([alpha, alpha if p_sel is None else p_sel, stream], axis=1)
         found, place = np.unique(kinds, axis=0, return_inverse=True)
         self.place = place.reshape(-1)
