@@ -1,4 +1,4 @@
-"""Batched Adam: every fit of a seed, whatever its hyperparameters, in one product with the rows a step.
+"""Batched Adam: all fits, whatever their hyperparameters, in one product with the rows a step.
 
 All methods that are not convex, or that draw as they go, begin at the logistic regression of the same ridge:
 the phase without penalty by which their papers begin, brought to its end. From there Adam moves the weights
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -120,6 +120,15 @@ class Batch:
         )
 
 
+def by_stream(
+    rngs: Sequence[np.random.Generator],
+) -> list[tuple[np.random.Generator, NDArray[np.int64]]]:
+    """Every generator once, and the fits that draw from it."""
+    distinct = {id(rng): rng for rng in rngs}
+    owner = np.array([id(rng) for rng in rngs])
+    return [(rng, np.flatnonzero(owner == key)) for key, rng in distinct.items()]
+
+
 def group_means(place: Tensor, weight: Tensor, n: int) -> Tensor:
     """Matrix (n, b) that takes the weighted mean over the rows of every place 0..n-1; 0 where it has none."""
     matrix = torch.zeros((n, len(place)), dtype=weight.dtype, device=weight.device)
@@ -154,30 +163,19 @@ class Field:
     def __init__(
         self, data: FitData, settings: Sequence[Setting], device: str = "cpu", leading: float = LEADING
     ) -> None:
-        rows = data.rows
-        X = rows.X if rows.X.dtype == np.float32 else np.asarray(rows.X, np.float64)
-        n = len(rows)
-        weight = np.full(n, 1.0 / n) if data.weight is None else np.asarray(data.weight, np.float64)
-        total = float(weight.sum()) * (1.0 if data.weight is None else 1.0 / n)
+        X = data.rows.X if data.rows.X.dtype == np.float32 else np.asarray(data.rows.X, np.float64)
+        n = len(data.rows)
+        total = n if data.weight is None else float(np.sum(data.weight))
         self.device, self.dtype = torch.device(device), torch.from_numpy(X[:1]).dtype
         self.start = _logistic_start(data, X, settings)
-        share = weight / weight.sum()
-        self.mean = np.asarray(share @ X, np.float64)
-        centred = X - self.mean.astype(X.dtype)
-        variance = np.einsum("i,ij,ij->j", share.astype(X.dtype), centred, centred).astype(np.float64)
-        self.moving = _leading_axes(variance, leading)
+        key = f"adam.rows {device} {leading}"
+        if key not in data.cache:
+            data.cache[key] = self._rows(data, X, leading)
+        self.mean, variance, self.moving, still, rows = data.cache[key]
+        self.all = replace(rows, offset=self.tensor(self._offset(still, settings)))
         c = self.start.coef.shape[1]
-        target = rows.y[:, None].astype(X.dtype) if c == 1 else np.eye(c, dtype=X.dtype)[rows.y]
-        self.all = Batch(
-            self.tensor(centred[:, self.moving]),
-            self.tensor(self._offset(centred, settings)),
-            self.tensor(target[:, None, :]),
-            self.tensor(share),
-            torch.as_tensor(rows.y, device=self.device),
-            torch.as_tensor(rows.env, device=self.device),
-        )
         # The objective is per unit of weight; the ridge is against the sum over all rows.
-        ridge = 1.0 / (np.array([s.C for s in settings]) * n * total)
+        ridge = 1.0 / (np.array([s.C for s in settings]) * total)
         curvature = (0.25 if c == 1 else 0.5) * variance[self.moving]
         scale = 1.0 / np.sqrt(curvature[:, None] + ridge[None, :])
         self.ridge, self.scale = self.tensor(ridge), self.tensor(scale)
@@ -185,15 +183,37 @@ class Field:
         self.W0 = self.tensor(self.start.coef[:, :, self.moving].transpose(2, 0, 1))
         self.b0 = self.tensor(self.start.intercept + self.start.coef @ self.mean)
 
-    def _offset(self, centred: Array, settings: Sequence[Setting]) -> Array:
+    def _rows(self, data: FitData, X: Array, leading: float) -> tuple[Any, ...]:
+        """What all methods share: mean, variances, which axes move, rows in the others, the batch."""
+        n = len(X)
+        weight = np.full(n, 1.0 / n) if data.weight is None else np.asarray(data.weight, np.float64)
+        share = (weight / weight.sum()).astype(X.dtype)
+        mean = np.asarray(share @ X, np.float64)
+        centred = X - mean.astype(X.dtype)
+        variance = np.asarray(share @ np.square(centred), np.float64)
+        moving = _leading_axes(variance, leading)
+        y = data.rows.y
+        two = data.n_classes == 2
+        target = y[:, None].astype(X.dtype) if two else np.eye(data.n_classes, dtype=X.dtype)[y]
+        batch = Batch(
+            self.tensor(centred[:, moving]),
+            torch.empty((n, 0, 0), dtype=self.dtype, device=self.device),
+            self.tensor(target[:, None, :]),
+            self.tensor(share),
+            torch.as_tensor(y, device=self.device),
+            torch.as_tensor(data.rows.env, device=self.device),
+        )
+        return mean, variance, moving, centred[:, ~moving], batch
+
+    def _offset(self, still: Array, settings: Sequence[Setting]) -> Array:
         """Logits from the axes that stay, shape (n, f, c); one product a ridge."""
         f, c, _ = self.start.coef.shape
         if self.moving.all():
-            return np.zeros((len(centred), f, c), centred.dtype)
+            return np.zeros((len(still), f, c), still.dtype)
         _, first, place = np.unique([s.C for s in settings], return_index=True, return_inverse=True)
         coef = self.start.coef[first][:, :, ~self.moving].reshape(len(first) * c, -1)
-        z = centred[:, ~self.moving] @ coef.T.astype(centred.dtype)
-        return np.asarray(z.reshape(len(centred), len(first), c)[:, place.reshape(-1)])
+        z = still @ coef.T.astype(still.dtype)
+        return np.asarray(z.reshape(len(still), len(first), c)[:, place.reshape(-1)])
 
     def tensor(self, values: NDArray[Any]) -> Tensor:
         """Numbers in the field's precision and on its device."""
@@ -320,15 +340,18 @@ class Adam:
 
 
 class GradientMethod(ProbeMethod):
-    """A method that is fitted by gradient steps; settings that share a seed and a schedule go together.
+    """A method that is fitted by gradient steps; settings that share a schedule go together.
 
     Attributes
     ----------
     schedule : tuple of str
         Hyperparameters that all fits of a batch have in common.
+    pools_seeds : bool
+        Whether fits of several seeds go into one batch, which they do while a step sees all rows.
     """
 
     schedule: ClassVar[tuple[str, ...]] = ("lr", "steps")
+    pools_seeds: ClassVar[bool] = False
 
     def __init__(self, device: str = "cpu") -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
@@ -344,36 +367,55 @@ class GradientMethod(ProbeMethod):
         start: LinearFits | None = None,
         tol: float = 1e-6,
     ) -> LinearFits:
-        """Fit every setting, one batch a seed and schedule; `start` and `tol` are left unused."""
-        draws = self.draws(settings) or len(data.rows) > FULL_ROWS
+        """Fit every setting, one batch a schedule and, where seeds see other rows, a seed.
+
+        `start` and `tol` are left unused: a fit takes the steps that its setting says.
+        """
+        many = len(data.rows) > FULL_ROWS
+        # Where nothing is drawn seeds do not matter: a setting is fitted once for all of them.
+        each = list(seeds) if many or self.draws(settings) else [0] * len(settings)
+        apart = many or not self.pools_seeds
         key = [
-            (seed if draws else 0, *(s.get(name) for name in self.schedule))
-            for s, seed in zip(settings, seeds, strict=True)
+            (seed if apart else None, *(s.get(name) for name in self.schedule))
+            for s, seed in zip(settings, each, strict=True)
         ]
         parts: list[LinearFits] = []
-        places: list[int] = []
+        place = np.zeros(len(settings), np.int64)
+        done = 0
         for one in dict.fromkeys(key):
             of = [i for i, k in enumerate(key) if k == one]
-            rng = np.random.default_rng([int(one[0]), zlib.crc32(self.name.encode())])
+            distinct = list(dict.fromkeys((settings[i], int(each[i])) for i in of))
+            streams = {
+                seed: np.random.default_rng([seed, zlib.crc32(self.name.encode())]) for _, seed in distinct
+            }
             with torch.no_grad():
-                parts.append(self.fit_batch(data, [settings[i] for i in of], rng))
-            places += of
-        return LinearFits.join(parts).take(np.argsort(places).tolist())
+                parts.append(
+                    self.fit_batch(data, [s for s, _ in distinct], [streams[seed] for _, seed in distinct])
+                )
+            place[of] = [done + distinct.index((settings[i], int(each[i]))) for i in of]
+            done += len(distinct)
+        return LinearFits.join(parts).take(place.tolist())
 
     def draws(self, settings: Sequence[Setting]) -> bool:
         """Whether a fit to all rows draws random numbers."""
         return self.stochastic
 
-    def fit_batch(self, data: FitData, settings: Sequence[Setting], rng: np.random.Generator) -> LinearFits:
-        """Fit settings that share a seed and a schedule."""
+    def fit_batch(
+        self, data: FitData, settings: Sequence[Setting], rngs: Sequence[np.random.Generator]
+    ) -> LinearFits:
+        """Fit settings that share a schedule; fits of one seed have the same generator in `rngs`."""
         field = Field(data, settings, self.device)
         steps = int(settings[0].number("steps"))
-        objective = self.objective(data, settings, field, rng)
-        W, b, norm = descend(field, objective, steps, settings[0].number("lr"), rng)
+        objective = self.objective(data, settings, field, rngs)
+        W, b, norm = descend(field, objective, steps, settings[0].number("lr"), rngs[0])
         return field.finish(W, b, norm, steps)
 
     def objective(
-        self, data: FitData, settings: Sequence[Setting], field: Field, rng: np.random.Generator
+        self,
+        data: FitData,
+        settings: Sequence[Setting],
+        field: Field,
+        rngs: Sequence[np.random.Generator],
     ) -> Objective:
         """What the settings minimise."""
         raise NotImplementedError

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cfpairs.errors import DataError
@@ -17,6 +18,7 @@ from cfpairs.probes.adam import (
     Field,
     GradientMethod,
     GradientProbe,
+    by_stream,
     check_number,
     cross_entropy,
 )
@@ -172,28 +174,31 @@ class AlignmentMethod(GradientMethod):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"env"})
     stochastic: ClassVar[bool] = True
+    pools_seeds: ClassVar[bool] = True
     schedule: ClassVar[tuple[str, ...]] = ("lr", "p", "steps")
     distance: ClassVar[str]
     causal: ClassVar[bool] = False
 
-    def fit_batch(self, data: FitData, settings: Sequence[Setting], rng: np.random.Generator) -> LinearFits:
+    def fit_batch(
+        self, data: FitData, settings: Sequence[Setting], rngs: Sequence[np.random.Generator]
+    ) -> LinearFits:
         """All settings of a seed begin at the same map and see the same rows."""
         field = Field(data, settings, self.device)
         strength = field.per_fit([s.number("lambda") for s in settings])
         steps, lr = int(settings[0].number("steps")), settings[0].number("lr")
-        two = _TwoLayers(field, int(settings[0].number("p")), lr, steps, rng)
-        by_env = [np.flatnonzero(data.rows.env == e) for e in np.unique(data.rows.env)]
-        counts = np.array([len(rows) for rows in by_env])
-        order, first = np.concatenate(by_env), np.cumsum(counts) - counts
-        for batch in field.batches(steps, rng):
-            if len(counts) < 2:
-                two.step(batch, None, None, strength, self.measure)
-                continue
-            env = _slots(len(counts), rng)
-            drawn = order[first[env] + (rng.random(len(env)) * counts[env]).astype(np.int64)]
-            sets = causal_cuts(env, len(counts), rng) if self.causal else env
-            rows = field.all.X[torch.as_tensor(drawn, device=field.device)]
-            two.step(batch, rows, torch.as_tensor(sets, device=field.device), strength, self.measure)
+        streams = by_stream(rngs)
+        two = _TwoLayers(field, int(settings[0].number("p")), lr, steps, streams)
+        places = _Places(data.rows.env)
+        for batch in field.batches(steps, rngs[0]):
+            pulls = []
+            for rng, fits in streams if places.n_env > 1 else []:
+                drawn, env = places.draw(rng)
+                sets = causal_cuts(env, places.n_env, rng) if self.causal else env
+                rows = field.all.X[torch.as_tensor(drawn, device=field.device)]
+                of = torch.as_tensor(fits, device=field.device)
+                _, slope = self.measure(two.features(rows, of), torch.as_tensor(sets, device=field.device))
+                pulls.append((of, rows, strength[of, None, None] * slope))
+            two.step(batch, pulls)
         return field.finish(two.product(), two.b, two.norm, steps)
 
     def measure(self, F: Tensor, sets: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,26 +210,48 @@ class AlignmentMethod(GradientMethod):
         return distance, torch.zeros_like(F).index_copy_(1, kept, slope)
 
 
-def _slots(n_env: int, rng: np.random.Generator) -> Any:
-    """Environment of every row of a batch: as many of each, at least two."""
-    chosen = rng.permutation(n_env)[: BATCH_ROWS // 2]
-    return chosen[np.arange(BATCH_ROWS) % len(chosen)]
+class _Places:
+    """Where the rows of every environment are."""
+
+    def __init__(self, env: NDArray[np.int64]) -> None:
+        self.order = np.argsort(env, kind="stable")
+        counts = np.bincount(env)
+        first = np.cumsum(counts) - counts
+        self.counts, self.first = counts[counts > 0], first[counts > 0]
+        self.n_env = len(self.counts)
+
+    def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of a batch and their environments: as many of each, at least two, with replacement."""
+        chosen = rng.permutation(self.n_env)[: BATCH_ROWS // 2]
+        env = chosen[np.arange(BATCH_ROWS) % len(chosen)]
+        rows = self.order[self.first[env] + (rng.random(len(env)) * self.counts[env]).astype(np.int64)]
+        return rows, env
 
 
 class _TwoLayers:
     """Map (f, m, p), classifier (f, p, c) and intercepts of a batch, and their optimiser."""
 
-    def __init__(self, field: Field, p: int, lr: float, steps: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        field: Field,
+        p: int,
+        lr: float,
+        steps: int,
+        streams: Sequence[tuple[np.random.Generator, NDArray[np.int64]]],
+    ) -> None:
         m, f, c = field.W0.shape
         self.field, p = field, max(p, c)
         self.scale = field.scale.T[:, :, None].contiguous()
         start = field.W0.permute(1, 0, 2) / self.scale
         # The classifier's rows begin orthonormal, the map at random but for what the classifier reads.
-        V = field.tensor(np.linalg.qr(rng.normal(size=(p, c)))[0])
         size = start.square().sum(dim=1, keepdim=True).mean(dim=2, keepdim=True).sqrt() / math.sqrt(m)
-        free = field.tensor(rng.normal(size=(m, p))) * size
-        self.U = free - (free @ V) @ V.T + start @ V.T
-        self.A = V.expand(f, p, c).clone()
+        V, free = start.new_empty((f, p, c)), start.new_empty((f, m, p))
+        for rng, fits in streams:
+            V[fits] = field.tensor(np.linalg.qr(rng.normal(size=(p, c)))[0])
+            free[fits] = field.tensor(rng.normal(size=(m, p)))
+        free *= size
+        self.U = free + (start - free @ V) @ V.transpose(1, 2)
+        self.A = V.clone()
         self.moved_b = torch.zeros_like(field.b0)
         self.norm = field.ridge.new_zeros(f)
         self.adam = Adam([self.U, self.A, self.moved_b], lr, steps)
@@ -242,10 +269,12 @@ class _TwoLayers:
         """Weights of the logits, shape (m, f, c)."""
         return (self.scale * (self.U @ self._classifier()[0])).permute(1, 0, 2).contiguous()
 
-    def step(
-        self, batch: Batch, rows: Tensor | None, sets: Tensor | None, strength: Tensor, measure: Any
-    ) -> None:
-        """One step on the loss of `batch` and the distance on `rows`, if there are any."""
+    def features(self, rows: Tensor, fits: Tensor) -> Tensor:
+        """What the maps of some fits make of rows (b, m), shape (fits, b, p)."""
+        return rows @ (self.scale[fits] * self.U[fits])
+
+    def step(self, batch: Batch, pulls: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """One step on the loss of `batch`, and for every pull on the features of some fits on some rows."""
         V, length = self._classifier()
         W = (self.scale * (self.U @ V)).permute(1, 0, 2)
         z = (batch.X @ W.flatten(1)).view(len(batch), *self.b.shape) + self.b + batch.offset
@@ -254,9 +283,8 @@ class _TwoLayers:
         g = (batch.X.T @ residual.flatten(1)).view_as(W) + self.field.ridge[None, :, None] * W
         along = self.scale * g.permute(1, 0, 2)
         gU = along @ V.transpose(1, 2)
-        if rows is not None:
-            _, slope = measure(rows @ (self.scale * self.U), sets)
-            gU += self.scale * (rows.T @ (strength[:, None, None] * slope))
+        for fits, rows, slope in pulls:
+            gU.index_add_(0, fits, self.scale[fits] * (rows.T @ slope))
         gV = self.U.transpose(1, 2) @ along
         gA = (gV - V * (V * gV).sum(dim=1, keepdim=True)) / length
         gb = residual.sum(dim=0)

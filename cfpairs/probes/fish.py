@@ -97,17 +97,25 @@ class Fish(GradientMethod):
     }
     schedule: ClassVar[tuple[str, ...]] = ("steps",)
 
-    def fit_batch(self, data: FitData, settings: Sequence[Setting], rng: np.random.Generator) -> LinearFits:
+    def fit_batch(
+        self, data: FitData, settings: Sequence[Setting], rngs: Sequence[np.random.Generator]
+    ) -> LinearFits:
         """All settings of a seed walk through the environments in the same order."""
+        rng = rngs[0]
         field = Field(data, settings, self.device)
         lr = field.per_fit([s.number("lr") for s in settings])
         eps = field.per_fit([s.number("eps") for s in settings])
         steps = int(settings[0].number("steps"))
         W, b = field.W0.clone(), field.b0.clone()
         norm = torch.zeros_like(lr)
+        whole, parts = None, []
         for batch in field.batches(steps, rng):
+            if batch is not whole:
+                whole = batch
+                parts = [batch.take(torch.nonzero(batch.env == e)[:, 0]) for e in torch.unique(batch.env)]
             inner_W, inner_b = W, b
-            for part in _by_environment(batch, rng):
+            for number in rng.permutation(len(parts)):
+                part = parts[int(number)]
                 g, gb = _gradient(field, part, inner_W, inner_b)
                 inner_W = inner_W - lr[None, :, None] * field.scale.square()[:, :, None] * g
                 inner_b = inner_b - lr[:, None] * field.intercept_scale**2 * gb
@@ -115,13 +123,6 @@ class Fish(GradientMethod):
             W = W + eps[None, :, None] * (inner_W - W)
             b = b + eps[:, None] * (inner_b - b)
         return field.finish(W, b, norm, steps)
-
-
-def _by_environment(batch: Batch, rng: np.random.Generator) -> list[Batch]:
-    """The rows of every environment, the environments in random order."""
-    present = torch.unique(batch.env)
-    order = rng.permutation(len(present))
-    return [batch.take(torch.nonzero(batch.env == present[int(e)])[:, 0]) for e in order]
 
 
 def _gradient(field: Field, batch: Batch, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

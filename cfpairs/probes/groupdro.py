@@ -147,7 +147,11 @@ class GroupDRO(GradientMethod):
     schedule: ClassVar[tuple[str, ...]] = ("groups", "lr", "steps")
 
     def objective(
-        self, data: FitData, settings: Sequence[Setting], field: Field, rng: np.random.Generator
+        self,
+        data: FitData,
+        settings: Sequence[Setting],
+        field: Field,
+        rngs: Sequence[np.random.Generator],
     ) -> WorstGroup:
         """The eta and adjustment of every setting."""
         by_env = settings[0].get("groups") == "env"

@@ -152,8 +152,11 @@ class PenalisedMethod(GradientMethod):
     ridge: ClassVar[tuple[float, ...] | None] = (1e-3, 1e-2, 1e-1)
     schedule: ClassVar[tuple[str, ...]] = ("anneal_steps", "lr", "rescale", "steps")
 
-    def fit_batch(self, data: FitData, settings: Sequence[Setting], rng: np.random.Generator) -> LinearFits:
+    def fit_batch(
+        self, data: FitData, settings: Sequence[Setting], rngs: Sequence[np.random.Generator]
+    ) -> LinearFits:
         """Steps with lambda of at most 1, where asked for; then with lambda."""
+        rng = rngs[0]
         field = Field(data, settings, self.device)
         strength = field.per_fit([s.number("lambda") for s in settings])
         lr, rescale = settings[0].number("lr"), bool(settings[0].get("rescale"))

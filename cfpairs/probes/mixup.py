@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
 
-from cfpairs.probes.adam import Batch, Field, GradientMethod, GradientProbe, check_number, cross_entropy
+from cfpairs.probes.adam import (
+    Batch,
+    Field,
+    GradientMethod,
+    GradientProbe,
+    by_stream,
+    check_number,
+    cross_entropy,
+)
 from cfpairs.probes.method import FitData, Need, Setting, Value
 
 __all__ = ["LISA", "LISAClassifier", "Mixup", "MixupClassifier", "lisa_partners"]
@@ -175,9 +183,9 @@ class Mixed:
     alpha : ndarray of shape (f,)
     p_sel : ndarray of shape (f,) or None
         None: any partner.
-    rng : numpy Generator
-        Fits share the uniform numbers that partners and shares are made of, so that what one fit draws
-        does not depend on the others.
+    rngs : sequence of numpy Generator, length f
+        Fits of a seed share one, and the uniform numbers that partners and shares are made of: what a fit
+        draws does not depend on the others.
     """
 
     def __init__(
@@ -185,21 +193,28 @@ class Mixed:
         field: Field,
         alpha: NDArray[np.float64],
         p_sel: NDArray[np.float64] | None,
-        rng: np.random.Generator,
+        rngs: Sequence[np.random.Generator],
     ) -> None:
-        self.field, self.rng = field, rng
+        self.field = field
+        streams = by_stream(rngs)
+        self.streams = [rng for rng, _ in streams]
         self.share = field.per_fit([1.0] * len(alpha))
-        kinds = np.stack([alpha, alpha if p_sel is None else p_sel], axis=1)
+        stream = np.zeros(len(alpha))
+        for k, (_, fits) in enumerate(streams):
+            stream[fits] = k
+        kinds = np.stack([alpha, alpha if p_sel is None else p_sel, stream], axis=1)
         found, place = np.unique(kinds, axis=0, return_inverse=True)
         self.place = place.reshape(-1)
         self.selections = None if p_sel is None else found[:, 1]
+        self.stream = found[:, 2].astype(np.int64)
         self.quantiles = np.stack([_beta_quantiles(a) for a in found[:, 0]])
         self.known: tuple[Batch, _Others, _Others] | None = None
 
     def slope(self, z: Tensor, batch: Batch) -> Tensor:
         """Slope of the mixed rows' loss in the logits of the rows themselves."""
         n = len(batch)
-        drawn = self.quantiles[:, (self.rng.random(n) * QUANTILES).astype(np.int64)]
+        at = np.stack([(rng.random(n) * QUANTILES).astype(np.int64) for rng in self.streams])
+        drawn = np.take_along_axis(self.quantiles, at[self.stream], axis=1)
         own = self.field.tensor(drawn.T[:, self.place])[:, :, None]
         rows = torch.as_tensor(self._partners(batch)[:, self.place], device=z.device)
         other = rows[:, :, None].expand_as(z)
@@ -213,13 +228,16 @@ class Mixed:
         """Partner of every row, one column a kind of fit."""
         n = len(batch)
         if self.selections is None:
-            return np.repeat(self.rng.permutation(n)[:, None], len(self.quantiles), axis=1)
+            return np.stack([rng.permutation(n) for rng in self.streams], axis=1)[:, self.stream]
         if self.known is None or self.known[0] is not batch:
             y, env = batch.y.cpu().numpy(), batch.env.cpu().numpy()
             self.known = batch, _Others(y, env), _Others(env, y)
         _, across, within = self.known
-        choice, at = self.rng.random(n), self.rng.random(n)
-        return np.where(choice[:, None] < self.selections, across.draw(at)[:, None], within.draw(at)[:, None])
+        drawn = [(rng.random(n), rng.random(n)) for rng in self.streams]
+        choice = np.stack([first for first, _ in drawn], axis=1)[:, self.stream]
+        elsewhere = np.stack([across.draw(at) for _, at in drawn], axis=1)[:, self.stream]
+        here = np.stack([within.draw(at) for _, at in drawn], axis=1)[:, self.stream]
+        return np.where(choice < self.selections, elsewhere, here)
 
 
 def _beta_quantiles(alpha: float) -> NDArray[np.float64]:
@@ -279,6 +297,7 @@ class Mixup(GradientMethod):
 
     name: ClassVar[str] = "mixup"
     stochastic: ClassVar[bool] = True
+    pools_seeds: ClassVar[bool] = True
     ridge: ClassVar[tuple[float, ...] | None] = (1e-3, 1e-2, 1e-1)
     grid: ClassVar[Mapping[str, tuple[Value, ...]]] = {
         "alpha": (0.1, 0.2, 0.4, 1.0, 2.0, 8.0),
@@ -287,10 +306,14 @@ class Mixup(GradientMethod):
     }
 
     def objective(
-        self, data: FitData, settings: Sequence[Setting], field: Field, rng: np.random.Generator
+        self,
+        data: FitData,
+        settings: Sequence[Setting],
+        field: Field,
+        rngs: Sequence[np.random.Generator],
     ) -> Mixed:
         """The alpha of every setting."""
-        return Mixed(field, np.array([s.number("alpha") for s in settings]), None, rng)
+        return Mixed(field, np.array([s.number("alpha") for s in settings]), None, rngs)
 
 
 class LISA(GradientMethod):
@@ -299,6 +322,7 @@ class LISA(GradientMethod):
     name: ClassVar[str] = "lisa"
     needs: ClassVar[frozenset[Need]] = frozenset({"env"})
     stochastic: ClassVar[bool] = True
+    pools_seeds: ClassVar[bool] = True
     ridge: ClassVar[tuple[float, ...] | None] = (1e-3, 1e-2, 1e-1)
     grid: ClassVar[Mapping[str, tuple[Value, ...]]] = {
         "alpha": (2.0,),
@@ -308,12 +332,16 @@ class LISA(GradientMethod):
     }
 
     def objective(
-        self, data: FitData, settings: Sequence[Setting], field: Field, rng: np.random.Generator
+        self,
+        data: FitData,
+        settings: Sequence[Setting],
+        field: Field,
+        rngs: Sequence[np.random.Generator],
     ) -> Mixed:
         """The p_sel and alpha of every setting."""
         return Mixed(
             field,
             np.array([s.number("alpha") for s in settings]),
             np.array([s.number("p_sel") for s in settings]),
-            rng,
+            rngs,
         )
