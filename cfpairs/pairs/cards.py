@@ -19,7 +19,7 @@ ASKED = "pairs asked for"
 SPECIAL = re.compile(r"[\\`*|~\[\]<>]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|&(?=#?\w+;)")
 """What Markdown or HTML would read as its own; an underscore within a word is none."""
 
-LEADING = re.compile(r"^(?:#+(?=\s)|[-+](?=\s)|=+|>|\d+(?=[.)]\s))")
+LEADING = re.compile(r"^(?:#+(?=\s)|[-+](?=\s|$)|=+|>|\d+(?=[.)]\s))")
 """What makes a heading, a list or a quotation at the beginning of a line."""
 
 
