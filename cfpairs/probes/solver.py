@@ -125,8 +125,8 @@ def fit_logistic(
     ----------
     X : ndarray of shape (n, d)
         Any basis gives the same solutions; principal axes (see `principal_axes`) give the fewest steps.
-        float32 is worked in as it is, for speed where a `tol` of 1e-3 will do, unless there is a penalty: a
-        strong one multiplies the rounding of the weights. All else, float16 too, is worked on in float64.
+        float32 is worked in as it is, for speed where a `tol` of 1e-3 will do, unless there is a penalty
+        whose rows are not orthogonal. All else, float16 too, is worked on in float64.
     y : ndarray of shape (n,)
         Class indices 0..n_classes-1.
     C : ndarray of shape (f,)
@@ -141,7 +141,9 @@ def fit_logistic(
     start : LinearFits, optional
         Where to begin, such as the solutions for nearby rows; made orthogonal to Q first.
     tol : float
-        A fit is done when its gradient norm is at most this.
+        A fit is done when its gradient norm is at most this. In float32, the gradient along a row of a
+        penalty counts less by the root of how much stiffer the penalty is than the rows of X at their
+        stiffest: rounding of the weights, multiplied by a strong penalty, would be over any `tol`.
     max_iter : int
         A fit that needs more is returned as it is; see ``gradient_norm``.
     max_bytes : int
@@ -150,7 +152,8 @@ def fit_logistic(
     """
     n, d = X.shape
     f = len(C)
-    dtype = np.dtype(np.float32 if X.dtype == np.float32 and penalty is None else np.float64)
+    rough = X.dtype == np.float32 and (penalty is None or penalty.orthogonal)
+    dtype = np.dtype(np.float32 if rough else np.float64)
     X = np.asarray(X, dtype)
     share = np.full(n, 1.0 / n) if sample_weight is None else np.asarray(sample_weight, np.float64) / n
     weight = share.astype(dtype)
@@ -199,6 +202,8 @@ class _State:
         self.dtype = rows.dtype
         self.rows, self.loss, self.Q_rows = rows, loss, np.ascontiguousarray(Q.T, self.dtype)
         self.quadratic = None if penalty is None else Quadratic(penalty, c, self.dtype)
+        if self.quadratic is not None and self.dtype == np.float32:
+            self.quadratic.damp_beyond(float(diagonal.max()))
         # Where there are both, the metric knows the constraint only: slower, not less right.
         if penalty is None or ranks.any():
             self.metric = Metric(diagonal, ridge, Q.T, ranks, np.full(f, np.inf), self.dtype)
@@ -226,7 +231,7 @@ class _State:
         active = np.arange(f)
         g, gb = self._gradient()
         for step in range(max_iter + 1):
-            norm = np.sqrt((g**2).sum(axis=(0, 2)) + (gb**2).sum(axis=1))
+            norm = self._norm(g, gb)
             over = (norm <= tol) | (step == max_iter)
             if over.any():
                 ids = active[over]
@@ -241,7 +246,7 @@ class _State:
             if not moved.all():
                 ids = active[~moved]
                 done_W[:, ids], done_b[ids] = self.W[:, ~moved], self.b[~moved]
-                norms[ids] = np.sqrt((g[:, ~moved] ** 2).sum(axis=(0, 2)) + (gb[~moved] ** 2).sum(axis=1))
+                norms[ids] = self._norm(g, gb)[~moved]
                 steps[ids] = step + 1
                 active = active[moved]
                 if not len(active):
@@ -249,6 +254,13 @@ class _State:
                 g, gb = g[:, moved], gb[moved]
                 self._take(moved)
         return done_W, done_b, norms, steps
+
+    def _norm(self, g: Array, gb: Array) -> Array:
+        squares = np.einsum("dfc,dfc->f", g, g)
+        if self.quadratic is not None:
+            squares = np.maximum(squares - self.quadratic.excess(g), 0.0)
+        norm: Array = np.sqrt(squares + (gb**2).sum(axis=1))
+        return norm
 
     def _take(self, keep: NDArray[np.bool_]) -> None:
         self.W, self.b, self.z = self.W[:, keep], self.b[keep], self.z[:, keep]

@@ -36,6 +36,15 @@ class Penalty:
     strength: Array
     ranks: NDArray[np.int64]
 
+    @property
+    def orthogonal(self) -> bool:
+        """Whether the rows of `B` are orthogonal to each other, up to rounding."""
+        gram = np.asarray(self.B, np.float64) @ np.asarray(self.B, np.float64).T
+        size = np.sqrt(np.maximum(np.diag(gram), np.finfo(np.float64).tiny))
+        angle = np.abs(gram / np.outer(size, size))
+        np.fill_diagonal(angle, 0.0)
+        return bool(angle.max(initial=0.0) < 1e-6)
+
     def take(self, fits: NDArray[Any]) -> Penalty:
         """The same for some of the fits."""
         return Penalty(self.B, self.strength[fits], self.ranks[fits])
@@ -101,10 +110,29 @@ class Quadratic:
         self.strength, self.ranks = penalty.strength.astype(dtype), penalty.ranks
         self.at = np.zeros((len(self.B), len(self.ranks), c), dtype)
         self.step = self.at
+        self.damp: Array | None = None
+
+    def damp_beyond(self, curvature: float) -> None:
+        """From now on, `excess` is what penalties stiffer than `curvature` make the gradient too large by."""
+        squares = np.einsum("md,md->m", self.B, self.B)[:, None].astype(np.float64)
+        stiff = 2.0 * self.strength[None, :] * squares
+        share = 1.0 - curvature / (curvature + stiff)
+        # B g holds the length of a row once more than the gradient along it.
+        self.damp = (share / np.maximum(squares, np.finfo(np.float32).tiny)).astype(self.B.dtype)
+
+    def excess(self, g: Array) -> Array:
+        """What not to count of the squared norm of `g`, (d, f, c), for every fit."""
+        if self.damp is None:
+            return np.zeros(g.shape[1], g.dtype)
+        part = self.along(g)
+        found: Array = np.einsum("mf,mfc,mfc->f", self.damp, part, part)
+        return found
 
     def take(self, keep: NDArray[np.bool_]) -> None:
         """Go on with some of the fits."""
         self.strength, self.ranks, self.at = self.strength[keep], self.ranks[keep], self.at[:, keep]
+        if self.damp is not None:
+            self.damp = self.damp[:, keep]
 
     def along(self, W: Array) -> Array:
         """B_f W, shape (m, f, c)."""
@@ -135,6 +163,9 @@ class Metric:
 
     ``(A + 2 l B^T B)^-1 = A^-1 - F^T F`` with ``F = L^-1 B A^-1`` and ``L L^T = I / (2 l) + B A^-1 B^T``; as
     l grows without limit, that is the inverse on the space where B W = 0.
+
+    Where all fits take the same rows of B, the eigenvectors U of ``B A^-1 B^T`` serve every finite strength:
+    ``F = (I / (2 l) + Lambda)^-1/2 U^T B A^-1``, of which only the diagonal depends on l.
     """
 
     def __init__(
@@ -149,9 +180,14 @@ class Metric:
         self.ranks = np.where(strength > 0, ranks, 0)
         values, self.of_ridge = np.unique(ridge, return_inverse=True)
         self.inverse = (1.0 / (diagonal[:, None] + values[None, :])).astype(dtype)
+        self.factor: dict[int, Array] = {}
+        self.shrink: Array | None = None
+        penalised = self.ranks[self.ranks > 0]
+        if len(penalised) and (penalised == penalised[0]).all() and np.isfinite(strength).all():
+            self._share(diagonal, values, B[: penalised[0]], strength, dtype)
+            return
         self.pairs, self.kind = np.unique(np.stack([ridge, strength]), axis=1, return_inverse=True)
         self.kind = self.kind.reshape(-1)
-        self.factor: dict[int, Array] = {}
         for number in np.unique(self.kind[self.ranks > 0]):
             value, strong = self.pairs[:, number]
             rows = B[: self.ranks[self.kind == number].max()]
@@ -161,9 +197,23 @@ class Metric:
             lower = scipy.linalg.cholesky(inner, lower=True)
             self.factor[int(number)] = scipy.linalg.solve_triangular(lower, scaled, lower=True).astype(dtype)
 
+    def _share(self, diagonal: Array, values: Array, B: Array, strength: Array, dtype: np.dtype[Any]) -> None:
+        """One factor a ridge, and for every fit what its strength makes of the factor's rows."""
+        self.kind = self.of_ridge
+        self.shrink = np.zeros((len(B), len(strength)), dtype)
+        for number in np.unique(self.kind[self.ranks > 0]):
+            scaled = B / (diagonal + values[number])
+            eigenvalues, U = scipy.linalg.eigh(scaled @ B.T, driver="evd")
+            of = np.flatnonzero((self.kind == number) & (self.ranks > 0))
+            least = np.maximum(eigenvalues, 0.0)[:, None] + 0.5 / strength[of]
+            self.shrink[:, of] = 1.0 / least
+            self.factor[int(number)] = (U.T @ scaled).astype(dtype)
+
     def take(self, keep: NDArray[np.bool_]) -> None:
         """Go on with some of the fits."""
         self.of_ridge, self.kind, self.ranks = self.of_ridge[keep], self.kind[keep], self.ranks[keep]
+        if self.shrink is not None:
+            self.shrink = self.shrink[:, keep]
 
     def apply(self, g: Array) -> Array:
         """`g` of shape (d, f, c), multiplied by the metric."""
@@ -171,15 +221,28 @@ class Metric:
         for number, factor in self.factor.items():
             of = np.flatnonzero((self.kind == number) & (self.ranks > 0))
             if len(of):
-                subtract(step, g, of, self.ranks[of], factor)
+                shrink = None if self.shrink is None else self.shrink[:, of]
+                subtract(step, g, of, self.ranks[of], factor, shrink)
         return step
 
 
-def subtract(out: Array, g: Array, of: NDArray[np.int64], ranks: NDArray[np.int64], rows: Array) -> None:
-    """out[:, f] -= rows[:r_f]^T rows[:r_f] g[:, f] for the fits `of`; `rows` is (m, d)."""
+def subtract(
+    out: Array,
+    g: Array,
+    of: NDArray[np.int64],
+    ranks: NDArray[np.int64],
+    rows: Array,
+    shrink: Array | None = None,
+) -> None:
+    """out[:, f] -= rows[:r_f]^T S_f rows[:r_f] g[:, f] for the fits `of`; `rows` is (m, d).
+
+    S_f is the identity, or the diagonal of column f of `shrink`, (m, fits).
+    """
     d, _, c = g.shape
     top = int(ranks.max())
     part = rows[:top]
     along = (part @ g[:, of].reshape(d, -1)).reshape(top, len(of), c)
     along[np.arange(top)[:, None] >= ranks[None, :]] = 0.0
+    if shrink is not None:
+        along *= shrink[:, :, None]
     out[:, of] -= (part.T @ along.reshape(top, -1)).reshape(d, len(of), c)
