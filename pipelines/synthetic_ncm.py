@@ -90,13 +90,13 @@ class World:
         self.for_oracle = self._rows(n, (study.test_variance,))
         k = max(study.pairs)
         a, b = self.rng.normal(size=(2, k, s))
-        self.exact = np.sqrt(study.pair_variance) * (a - b) @ self.spurious.T
-        self.noise = self.rng.normal(size=(k, d)) / np.sqrt(d)
+        self.exact: Array = np.sqrt(study.pair_variance) * (a - b) @ self.spurious.T
+        self.noise: Array = self.rng.normal(size=(k, d)) / np.sqrt(d)
 
     @property
     def spurious(self) -> Array:
         """Orthonormal basis of the spurious block, shape (d, s)."""
-        return np.asarray(self.mixing[:, self.study.dim - self.study.spurious :])
+        return self.mixing[:, self.study.dim - self.study.spurious :]
 
     def differences(self, k: int, eps: float) -> Array:
         """Differences of the first k pairs, shape (k, d)."""
