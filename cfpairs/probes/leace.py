@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy.linalg
 import torch
 from numpy.typing import NDArray
 
@@ -26,6 +27,9 @@ Array = NDArray[np.float64]
 
 TOLERANCE = 1e-6
 """Whitened cross-covariances under this are rounding; the largest possible is 1/2 for two environments."""
+
+SINGULAR = 1e-12
+"""Share of the largest pivot of a covariance under which the smallest may be rounding."""
 
 
 class LEACEClassifier(LinearProbe):
@@ -127,6 +131,10 @@ def leace_eraser(data: FitData) -> tuple[Array, Array, Array]:
         found = (np.zeros((d, 0)), np.zeros((0, d)), rows.mean(axis=0))
     else:
         indicator = np.eye(len(present))[env.reshape(-1)]
+        quick = _two_environments(rows, indicator[:, 1]) if len(present) == 2 else None
+        if quick is not None:
+            data.cache["leace"] = quick
+            return quick
         fitter = LeaceFitter(
             d,
             len(present),
@@ -139,6 +147,29 @@ def leace_eraser(data: FitData) -> tuple[Array, Array, Array]:
         found = (eraser.proj_left.numpy(), eraser.proj_right.numpy(), fitter.mean_x.numpy())
     data.cache["leace"] = found
     return found
+
+
+def _two_environments(rows: Array, second: Array) -> tuple[Array, Array, Array] | None:
+    """LEACE of a single binary concept: ``L = s``, ``R = s^T S^-1 / (s^T S^-1 s)``, s the cross-covariance.
+
+    One solution with S, the covariance, in place of its eigenvectors. None where S is singular or nearly so,
+    or where there is next to nothing to erase: the general way has a rule for those.
+    """
+    mean = rows.mean(axis=0)
+    centred = rows - mean
+    S = centred.T @ centred / len(rows)
+    s = centred.T @ second / len(rows)
+    try:
+        factor = scipy.linalg.cholesky(S, lower=True)
+    except scipy.linalg.LinAlgError:
+        return None
+    pivots = np.diag(factor)
+    whitened = scipy.linalg.solve_triangular(factor, s, lower=True)
+    length = float(whitened @ whitened)
+    if (pivots.min() / pivots.max()) ** 2 < SINGULAR or length < (10 * TOLERANCE) ** 2:
+        return None
+    right = scipy.linalg.solve_triangular(factor, whitened, lower=True, trans="T") / length
+    return s[:, None], right[None, :], mean
 
 
 def fit_erased(

@@ -3,6 +3,7 @@ import pytest
 import scipy.linalg
 
 from cfpairs.errors import DataError
+from cfpairs.probes import leace
 from cfpairs.probes.dfr import DFRClassifier, ValidationDFR, balanced_subset
 from cfpairs.probes.erm import ERMClassifier
 from cfpairs.probes.leace import LEACEClassifier
@@ -270,3 +271,17 @@ def test_errors(data):
         fit_sweep(X, y, methods=["leace"])
     with pytest.raises(DataError, match="folds cannot be used"):
         OracleClassifier(folds=1).fit(X, y)
+
+
+def test_leace_of_two_environments_is_the_general_eraser(data, monkeypatch):
+    X, y, env = data
+    two = FitData(Rows(X, y, (env > 0).astype(np.int64)), 2, 2)
+    quick = leace.leace_eraser(two)
+    monkeypatch.setattr(leace, "_two_environments", lambda rows, second: None)
+    two.cache.clear()
+    general = leace.leace_eraser(two)
+    assert quick[0] is not general[0]
+    np.testing.assert_allclose(quick[0] @ quick[1], general[0] @ general[1], atol=1e-8)
+    flat = np.column_stack([X, X[:, 0]])
+    monkeypatch.undo()
+    assert leace._two_environments(flat, (env > 0).astype(float)) is None

@@ -161,3 +161,17 @@ def test_l1_fits_do_not_depend_on_the_batch(data):
     twice = fit_sparse(np.vstack([X, X]), np.hstack([y, y]), 3, C, tol=1e-9)
     heavy = fit_sparse(X, y, 3, C, weight=np.full((90, 3), 2.0), tol=1e-9)
     np.testing.assert_allclose(twice.coef, heavy.coef, atol=1e-5)
+
+
+def test_a_strong_penalty_in_single_precision_gives_nearly_the_same_logits():
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(300, 40))
+    y = (X[:, 0] + X[:, 1] > 0).astype(np.int64)
+    B = np.linalg.qr(rng.normal(size=(40, 6)))[0].T * np.linspace(9.0, 1.0, 6)[:, None]
+    penalty = Penalty(B, np.array([0.01, 1.0, 1e4]), np.full(3, 6))
+    exact = fit_logistic(X, y, 2, np.ones(3), penalty=penalty, tol=1e-9)
+    rough = fit_logistic(X.astype(np.float32), y, 2, np.ones(3), penalty=penalty, tol=1e-3)
+    assert penalty.orthogonal and not Penalty(B + 1.0, penalty.strength, penalty.ranks).orthogonal
+    assert (rough.gradient_norm <= 1e-3).all()
+    assert np.abs(rough.logits(X) - exact.logits(X)).max() < 0.05
+    assert np.abs(exact.logits(X)[:, 0] - exact.logits(X)[:, 2]).max() > 0.1
