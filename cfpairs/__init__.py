@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cfpairs.errors import CfpairsError
     from cfpairs.metrics import evaluate
+    from cfpairs.probes.alignment import CausIRLClassifier
     from cfpairs.probes.erm import ERMClassifier
+    from cfpairs.probes.irm import IRMClassifier
     from cfpairs.probes.ncm import NCMClassifier
     from cfpairs.probes.sweep import fit_sweep
     from cfpairs.quality import PairQuality, assess_pairs
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
     from cfpairs.workspace import Workspace
 
 _HOME = {
+    "CausIRLClassifier": "cfpairs.probes.alignment",
     "CfpairsError": "cfpairs.errors",
     "CounterfactualProjection": "cfpairs.subspace",
     "ERMClassifier": "cfpairs.probes.erm",
+    "IRMClassifier": "cfpairs.probes.irm",
     "NCMClassifier": "cfpairs.probes.ncm",
     "PairQuality": "cfpairs.quality",
     "Workspace": "cfpairs.workspace",
@@ -41,9 +45,11 @@ _HOME = {
 }
 
 __all__ = [
+    "CausIRLClassifier",
     "CfpairsError",
     "CounterfactualProjection",
     "ERMClassifier",
+    "IRMClassifier",
     "NCMClassifier",
     "PairQuality",
     "Workspace",

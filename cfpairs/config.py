@@ -38,7 +38,7 @@ DEFAULT_RIDGE = tuple(10.0**power for power in range(-6, 3))
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-Rule = Literal["pairs", "in-domain", "oracle"]
+Rule = Literal["pairs", "in-domain", "validation", "worst-group", "leave-one-env-out", "oracle"]
 
 
 class Strict(BaseModel):
@@ -120,7 +120,15 @@ class ProbeConfig(Strict):
     methods: tuple[str, ...] = ("erm", "ncm")
     r: str | int | tuple[int, ...] = "auto"
     C: tuple[Annotated[float, Field(gt=0)], ...] = DEFAULT_RIDGE
-    selection: tuple[Rule, ...] = ("pairs", "in-domain", "oracle")
+    selection: tuple[Rule, ...] = (
+        "pairs", "in-domain", "validation", "worst-group", "leave-one-env-out", "oracle",
+    )  # fmt: skip
+    budget: Annotated[int, Field(ge=1)] | None = Field(
+        default=90, description="most settings that a method may try, the same for all; null: no limit"
+    )
+    grids: dict[str, dict[str, tuple[float | int | str | bool, ...]]] = Field(
+        default_factory=dict, description="values to try of a method's hyperparameters, by method"
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
     folds: Annotated[int, Field(ge=2, le=50)] = 5
 

@@ -11,7 +11,16 @@ from scipy.stats import norm
 
 from cfpairs.errors import DataError
 
-__all__ = ["Evaluation", "GroupAccuracy", "Groups", "evaluate", "flip_rate", "wilson_interval"]
+__all__ = [
+    "Evaluation",
+    "GroupAccuracy",
+    "Groups",
+    "evaluate",
+    "flip_rate",
+    "group_accuracies",
+    "wilson_interval",
+    "worst_group_gain",
+]
 
 Array = NDArray[np.float64]
 
@@ -273,3 +282,52 @@ def group_accuracies(
     right = member @ (predicted == y[:, None])
     accuracy: Array = np.divide(right, n[:, None], out=np.full(right.shape, np.nan), where=n[:, None] > 0)
     return accuracy.T
+
+
+def worst_group_gain(
+    right: ArrayLike, reference: ArrayLike, codes: NDArray[np.int64], draws: int = 1000, seed: int = 0
+) -> dict[str, float]:
+    """How much better one probe's worst group is than another's on the same rows, by a paired bootstrap.
+
+    Parameters
+    ----------
+    right, reference : array-like of shape (n,)
+        Whether each row is classified rightly; a share between 0 and 1 where several seeds are averaged.
+    codes : ndarray of shape (n,)
+        Group of every row.
+    draws : int
+        Bootstrap samples; rows are drawn anew within each group, the same rows for both probes.
+    seed : int
+
+    Returns
+    -------
+    dict
+        ``gain``: the difference of the worst-group accuracies; ``gain_low``, ``gain_high``: its 95 %
+        percentile interval; ``gain_p``: twice the smaller share of draws on either side of 0, at least
+        ``1 / draws``.
+
+    Notes
+    -----
+    The worst group may be another one in every draw, as it may be in new data (Efron and Tibshirani 1993,
+    chapter 16).
+    """
+    ours, theirs = np.asarray(right, np.float64), np.asarray(reference, np.float64)
+    rng = np.random.default_rng([seed, 7])
+    worst = np.full((2, draws + 1), np.inf)
+    for group in np.unique(codes):
+        both = np.stack([ours[codes == group], theirs[codes == group]])
+        n = both.shape[1]
+        # The mean of n rows drawn anew, for each distinct pair of values as often as a multinomial says.
+        values, counts = np.unique(both, axis=1, return_counts=True)
+        drawn = rng.multinomial(n, counts / n, size=draws)
+        means = np.concatenate([both.mean(axis=1)[:, None], values @ drawn.T / n], axis=1)
+        worst = np.minimum(worst, means)
+    gain = worst[0] - worst[1]
+    low, high = np.quantile(gain[1:], [0.025, 0.975])
+    share = min((gain[1:] <= 0).mean(), (gain[1:] >= 0).mean())
+    return {
+        "gain": float(gain[0]),
+        "gain_low": float(low),
+        "gain_high": float(high),
+        "gain_p": float(min(1.0, max(2 * share, 1 / draws))),
+    }

@@ -122,10 +122,60 @@ _BUILT_IN: dict[str, dict[str, Entry]] = {
         ),
     },
     "probes": {
-        "erm": Entry("cfpairs.probes.erm:ERMClassifier", "logistic regression, no use of the pairs"),
+        "erm": Entry("cfpairs.probes.erm:ERM", "logistic regression, no use of the pairs"),
+        "erm-balanced": Entry("cfpairs.probes.erm:BalancedERM", "the same say to every class"),
+        "erm-group": Entry("cfpairs.probes.erm:GroupERM", "the same say to every label x environment group"),
         "ncm": Entry(
-            "cfpairs.probes.ncm:NCMClassifier",
+            "cfpairs.probes.ncm:NCM",
             "logistic regression orthogonal to the top-r directions of the pair differences",
+        ),
+        "ncm-group": Entry("cfpairs.probes.ncm:GroupNCM", "ncm with the same say to every group"),
+        "irm": Entry(
+            "cfpairs.probes.irm:IRM", "invariant risk minimisation: no environment would rescale it"
+        ),
+        "vrex": Entry("cfpairs.probes.vrex:VREX", "risk extrapolation: the same risk in every environment"),
+        "groupdro": Entry("cfpairs.probes.groupdro:GroupDRO", "rows weigh more the worse their group fares"),
+        "coral": Entry(
+            "cfpairs.probes.alignment:CORAL", "features of the same mean and covariance everywhere"
+        ),
+        "mmd": Entry("cfpairs.probes.alignment:MMD", "features of the same distribution everywhere"),
+        "causirl-coral": Entry(
+            "cfpairs.probes.alignment:CausIRLCORAL", "coral between two mixtures of the environments"
+        ),
+        "causirl-mmd": Entry(
+            "cfpairs.probes.alignment:CausIRLMMD", "mmd between two mixtures of the environments"
+        ),
+        "fish": Entry("cfpairs.probes.fish:Fish", "inner steps on one environment after the other"),
+        "mixup": Entry("cfpairs.probes.mixup:Mixup", "rows mixed two by two"),
+        "lisa": Entry("cfpairs.probes.mixup:LISA", "rows mixed within a label or within an environment"),
+        "ncm-soft": Entry("cfpairs.probes.ncm:SoftNCM", "ncm whose directions cost something"),
+        "ncm-whitened": Entry(
+            "cfpairs.probes.ncm:WhitenedNCM", "ncm whose directions are found in the within-class metric"
+        ),
+        "matchdg": Entry(
+            "cfpairs.probes.matchdg:MatchDG", "a penalty on the change of the logits over pairs (MatchDG)"
+        ),
+        "leace": Entry(
+            "cfpairs.probes.leace:LEACE", "the environment erased from the embeddings (LEACE), then erm"
+        ),
+        "mean-difference": Entry(
+            "cfpairs.probes.projections:MeanDifference", "orthogonal to the differences of environment means"
+        ),
+        "random-projection": Entry(
+            "cfpairs.probes.projections:RandomProjection", "orthogonal to r random directions: ncm's control"
+        ),
+        "pica": Entry(
+            "cfpairs.probes.pica:PICA", "principal components whose variance is the same everywhere, then erm"
+        ),
+        "dfr-val": Entry(
+            "cfpairs.probes.dfr:ValidationDFR",
+            "L1 logistic regression on group-balanced validation items (DFR)",
+        ),
+        "dfr-train": Entry(
+            "cfpairs.probes.dfr:TrainDFR", "L1 logistic regression on group-balanced training items (DFR)"
+        ),
+        "oracle": Entry(
+            "cfpairs.probes.oracle:Oracle", "erm on test items of other subjects: the ceiling, never a choice"
         ),
     },
 }

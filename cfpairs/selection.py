@@ -1,8 +1,9 @@
 """How one setting is chosen out of many, and the splits that this needs.
 
 Rules: ``pairs`` (held-out counterfactual pairs are a balanced validation set; needs no label of a group
-and no test row), ``in-domain`` (average accuracy on a held-out fifth of the training items) and ``oracle``
-(the test set itself; always marked, never a result to claim).
+and no test row), ``in-domain`` (average accuracy on a held-out fifth of the training items), ``validation``
+and ``worst-group`` (average and worst group on the val split), ``leave-one-env-out`` and ``oracle`` (the test
+set itself; always marked, never a result to claim).
 """
 
 from __future__ import annotations

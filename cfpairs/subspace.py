@@ -88,6 +88,10 @@ class Directions:
             )
         return self.vectors[:, :r]
 
+    def turned(self, axes: Array) -> Directions:
+        """The same directions in other orthonormal axes, the columns of `axes` (d, d)."""
+        return Directions(axes.T @ self.vectors, self.singular_values, self.rank, self.n_pairs)
+
 
 def difference_directions(D: NDArray[Any], *, limit: int | None = None) -> Directions:
     """Directions of a difference matrix of shape (k, d), in float64.

@@ -194,8 +194,15 @@ RESULTS = Schema(
         _need("seconds", pa.float64()),
         _need("params", pa.string()),
     ),
+    optional=(
+        pa.field("gain", pa.float64()),
+        pa.field("gain_low", pa.float64()),
+        pa.field("gain_high", pa.float64()),
+        pa.field("gain_p", pa.float64()),
+    ),
 )
-"""All accuracies are measured on test; ``seed`` is null in the mean over seeds; ``params`` is JSON."""
+"""All accuracies are measured on test; ``seed`` is null in the mean over seeds; ``params`` is JSON; ``gain``
+is the worst group's lead over ERM chosen by the same rule, with its paired bootstrap interval."""
 
 
 def embedding_schema(dim: int, store: str = "float32") -> Schema:

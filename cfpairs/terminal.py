@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -175,23 +176,51 @@ def state_view(states: Sequence[Any]) -> Table:
     return table
 
 
-def results_view(rows: Sequence[dict[str, Any]]) -> Table:
-    """Table of the means over seeds, one row a pair set, probe and selection rule."""
-    table = Table("pair set", "probe", "chosen by", "r", "worst group (95 %)", "average", "flips")
-    for column in table.columns[3:]:
-        column.justify = "right"
-    for row in rows:
-        if row["seed"] is not None:
-            continue
-        interval = f"({row['worst_group_low']:.3f}-{row['worst_group_high']:.3f})"
-        rule = row["selection"] + (" (uses test labels)" if row["selection"] == "oracle" else "")
-        table.add_row(
-            Text(row["pair_set"] or "-"),
-            Text(row["method"]),
-            Text(rule),
-            str(row["r"]),
-            f"{row['worst_group']:.3f} {interval}",
-            f"{row['average']:.3f}",
-            "-" if row["flip_rate"] is None else f"{row['flip_rate']:.3f}",
-        )
+def results_view(rows: Sequence[dict[str, Any]], rule: str | None = None) -> Table:
+    """Table of the means over seeds of what one rule chose, by pair set and the rule's own score.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Rows of ``RESULTS`` with ``params`` as a mapping.
+    rule : str, optional
+        Default: the rule of the first row.
+    """
+    means = [row for row in rows if row["seed"] is None]
+    rule = rule or (means[0]["selection"] if means else "")
+    marked = " (uses test labels)" if rule == "oracle" else ""
+    names = ("probe", "r", "worst (95 %)", "vs erm", "avg", "flips", "tried", "fits", "s")
+    table = Table(*names, title=f"test accuracy, settings chosen by {rule}{marked}", title_justify="left")
+    table.box, table.pad_edge, table.padding = SIMPLE_HEAD, False, (0, 1, 0, 0)
+    for column in table.columns[1:]:
+        # Where room is short, names are folded, figures never.
+        column.justify, column.no_wrap = "right", True
+    chosen = [row for row in means if row["selection"] == rule]
+    sets = list(dict.fromkeys(row["pair_set"] for row in chosen))
+    for number, name in enumerate(sets):
+        if number:
+            table.add_section()
+        own = [row for row in chosen if row["pair_set"] == name]
+        table.add_row(Text(f"pairs {name}" if name else "all pair sets", style="bold"))
+        for row in sorted(own, key=lambda row: -float(row["params"].get("score", 0.0))):
+            table.add_row(*_result_cells(row))
     return table
+
+
+def _result_cells(row: dict[str, Any]) -> list[Text | str]:
+    params = row["params"]
+    gain = row.get("gain")
+    sure = gain is not None and row["gain_low"] * row["gain_high"] > 0
+    return [
+        Text(row["method"]),
+        str(row["r"]),
+        f"{row['worst_group']:.3f} {row['worst_group_low']:.2f}-{row['worst_group_high']:.2f}",
+        ""
+        if gain is None
+        else Text(f"{gain:+.2f}{'*' if sure else ''}", style="green" if sure and gain > 0 else ""),
+        f"{row['average']:.3f}",
+        "-" if row["flip_rate"] is None else f"{row['flip_rate']:.2f}",
+        str(params.get("settings_tried", "")),
+        str(params.get("fits", "")),
+        f"{row['seconds']:.1f}",
+    ]

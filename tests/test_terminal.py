@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cfpairs.terminal import FOLD, cells_view, group_view
+from cfpairs.terminal import FOLD, cells_view, group_view, results_view
 
 
 def drawn(table: Any, width: int = 80) -> list[str]:
@@ -89,3 +89,32 @@ def test_of_many_groups_the_smallest_are_shown() -> None:
 def test_names_are_no_markup() -> None:
     rows = [{"split": "train", "label_name": "[bold]x", "env_name": "[/]", "n": 3}]
     assert words(drawn(group_view(rows))) == [["[bold]x", "[/]", "3"]]
+
+
+def result(
+    method: str, worst: float, score: float, *, rule: str = "pairs", seed: int | None = None
+) -> dict[str, Any]:
+    better = worst - 0.2
+    return {
+        "pair_set": "edit", "method": method, "selection": rule, "seed": seed, "r": 8,
+        "worst_group": worst, "worst_group_low": worst - 0.05, "worst_group_high": worst + 0.05,
+        "average": 0.8, "flip_rate": None if rule == "oracle" else 0.25, "seconds": 1.25,
+        "gain": None if method == "erm" else better,
+        "gain_low": None if method == "erm" else better - 0.1,
+        "gain_high": None if method == "erm" else better + 0.1,
+        "params": {"score": score, "settings_tried": 90, "fits": 1350},
+    }  # fmt: skip
+
+
+def test_results_show_one_rule_by_its_own_score_never_by_test_figures() -> None:
+    rows = [
+        result("erm", 0.2, 0.3), result("random-projection", 0.25, 0.35), result("ncm", 0.7, 0.6),
+        result("ncm", 0.1, 0.9, seed=0), result("ncm", 0.75, 0.7, rule="oracle"),
+    ]  # fmt: skip
+    lines = drawn(results_view(rows))
+    assert "chosen by pairs" in lines[0]
+    found = [line.split() for line in lines if "0.8" in line]
+    assert [row[0] for row in found] == ["ncm", "random-projection", "erm"]
+    assert found[0][1:] == ["8", "0.700", "0.65-0.75", "+0.50*", "0.800", "0.25", "90", "1350", "1.2"]
+    assert found[1][4] == "+0.05" and found[2][4] == "0.800"
+    assert "uses test labels" in drawn(results_view(rows, "oracle"))[0]

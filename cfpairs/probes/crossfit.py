@@ -1,8 +1,8 @@
-"""Fits on parts of the training items, for the rules that choose a setting."""
+"""Items and pairs as arrays, and the parts of them that the rules of choice fit and judge on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfpairs.errors import DataError
-from cfpairs.probes.sweep import Setting, solve_settings
-from cfpairs.selection import PairScores, fold_of_clusters, held_out_rows, pair_clusters, score_pairs
+from cfpairs.probes.method import FitData, Rows
+from cfpairs.selection import fold_of_clusters, held_out_rows, pair_clusters
 from cfpairs.subspace import Directions, difference_directions
 
-__all__ = ["ItemRows", "PairRows", "cross_fit_pairs", "fold_directions", "in_domain_average"]
+__all__ = [
+    "Coding",
+    "ItemRows",
+    "PairRows",
+    "environment_splits",
+    "fold_data",
+    "fold_directions",
+    "halves",
+    "in_domain_mask",
+    "part_of",
+]
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Map = Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]
 
-# Accuracies on a few hundred held-out rows do not change when fits are stopped earlier than this, and
-# single precision halves their time; the chosen setting is fitted again to full precision.
-SELECTION_TOL = 1e-3
 IN_DOMAIN_SHARE = 0.2
 
 
@@ -45,6 +52,15 @@ class ItemRows:
     y: NDArray[np.int64]
     env: NDArray[np.int64]
     subject: NDArray[Any]
+
+    def take(self, keep: NDArray[np.bool_]) -> ItemRows:
+        """The items of a mask."""
+        ids = [item for item, kept in zip(self.ids, keep, strict=True) if kept]
+        return ItemRows(ids, self.X[keep], self.y[keep], self.env[keep], self.subject[keep])
+
+    def turned(self, axes: Array) -> ItemRows:
+        """The same items in other axes."""
+        return ItemRows(self.ids, self.X @ axes, self.y, self.env, self.subject)
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,70 @@ class PairRows:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Coding:
+    """Numbers of labels and environments: those of the training items first.
+
+    Attributes
+    ----------
+    classes : ndarray of shape (n_classes,)
+        Labels of the training items, ascending. A probe knows no others.
+    environments : ndarray
+        Environments of the training items, ascending.
+    """
+
+    classes: NDArray[np.int64]
+    environments: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, train: ItemRows) -> Coding:
+        """The coding of the training items."""
+        return cls(np.unique(train.y), np.unique(train.env))
+
+    def rows(self, items: ItemRows, dtype: type = np.float64) -> Rows:
+        """Items as rows of numbers; items whose label or environment is not in train are left out."""
+        known = np.isin(items.y, self.classes) & np.isin(items.env, self.environments)
+        X, y, env = items.X, items.y, items.env
+        if not known.all():
+            X, y, env = X[known], y[known], env[known]
+        return Rows(
+            np.asarray(X, dtype), np.searchsorted(self.classes, y), np.searchsorted(self.environments, env)
+        )
+
+    def labels(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Labels of class indices."""
+        return self.classes[index]
+
+
+def part_of(
+    coding: Coding,
+    train: ItemRows,
+    keep: NDArray[np.bool_],
+    *,
+    directions: Directions | None,
+    differences: Array | None,
+    validation: ItemRows | None,
+    axes: Array | None = None,
+) -> FitData:
+    """Some of the training items as what a method is fitted to, in float32.
+
+    Accuracies on a few hundred held-out rows do not change with the precision, and single precision halves
+    their time; the chosen setting is fitted again in float64.
+    """
+    items = train if keep.all() else train.take(keep)
+    environments = np.unique(items.env)
+    inner = Coding(coding.classes, environments)
+    return FitData(
+        inner.rows(items, np.float32),
+        len(coding.classes),
+        len(environments),
+        directions,
+        differences,
+        None if validation is None else coding.rows(validation, np.float32),
+        axes=axes,
+    )
+
+
 def fold_directions(pairs: PairRows, fold: NDArray[np.int64], limit: int, run: Map = map) -> list[Directions]:
     """Directions of the differences without each fold in turn; `run` is a ``map``, serial or of a pool."""
     D = pairs.differences
@@ -105,63 +185,49 @@ def fold_directions(pairs: PairRows, fold: NDArray[np.int64], limit: int, run: M
     return list(run(lambda f: difference_directions(D[fold != f], limit=limit), numbers))
 
 
-def cross_fit_pairs(
+def fold_data(
+    coding: Coding,
     train: ItemRows,
     pairs: PairRows,
-    settings: Sequence[Setting],
-    fold: NDArray[np.int64],
-    directions: Sequence[Directions],
-    run: Map = map,
-) -> PairScores:
-    """Judge every setting on pairs that neither its projection nor its probe has seen.
-
-    Parameters
-    ----------
-    train, pairs
-        In the same principal axes.
-    settings : sequence of Setting
-        A rank over that of a fold's pairs stands for all of their directions.
-    fold : ndarray of shape (k,)
-    directions : sequence of Directions, one a fold
-    run : callable
-        A ``map``, serial or of a pool of threads; folds do not depend on each other.
+    held: NDArray[np.bool_],
+    directions: Directions,
+    validation: ItemRows | None = None,
+    axes: Array | None = None,
+) -> FitData:
+    """What a probe may see while the pairs `held` judge it: other pairs, and items of other subjects.
 
     Raises
     ------
     DataError
-        If leaving a fold's subjects out leaves fewer than two classes.
+        If that leaves fewer than two classes.
     """
-    k, f = len(pairs), len(settings)
-    predicted = np.empty((2, k, f), dtype=train.y.dtype)
-    change = np.empty((k, f))
-    rows = train.X.astype(np.float32)
-
-    def judge(number: int) -> None:
-        found, held = directions[number], np.flatnonzero(fold == number)
-        seen = np.concatenate([pairs.subject_a[held], pairs.subject_b[held]])
-        kept = ~np.isin(train.subject, seen)
-        if len(np.unique(train.y[kept])) < 2:
-            raise DataError(
-                f"the pairs of {pairs.name!r} cannot be held out in turn",
-                got=f"{int(kept.sum())} training items of one class without their subjects",
-                remedy="use fewer folds, or another selection rule",
-            )
-        capped = [Setting(s.method, min(s.r, found.rank), s.C) for s in settings]
-        fit = solve_settings(rows[kept], train.y[kept], capped, found.vectors, tol=SELECTION_TOL)
-        a, b = fit.logits(pairs.a[held]), fit.logits(pairs.b[held])
-        predicted[0, held], predicted[1, held] = fit.decide(a), fit.decide(b)
-        change[held] = np.abs(a - b).max(axis=2)
-
-    # Each fold writes its own rows, so the order in which threads end does not matter.
-    for _ in run(judge, range(len(directions))):
-        pass
-    return score_pairs(pairs.labels, predicted[0], predicted[1], pairs.env_a, pairs.env_b, change)
+    seen = np.concatenate([pairs.subject_a[held], pairs.subject_b[held]])
+    keep = ~np.isin(train.subject, seen)
+    if len(np.unique(train.y[keep])) < 2:
+        raise DataError(
+            f"the pairs of {pairs.name!r} cannot be held out in turn",
+            got=f"{int(keep.sum())} training items of one class without their subjects",
+            remedy="use fewer folds, or another selection rule",
+        )
+    return part_of(
+        coding,
+        train,
+        keep,
+        directions=directions,
+        differences=pairs.differences[~held],
+        validation=validation,
+        axes=axes,
+    )
 
 
-def in_domain_average(
-    train: ItemRows, settings: Sequence[Setting], directions: Directions | None, seed: int
-) -> Array:
-    """Average accuracy of every setting on a held-out fifth of the training items, shape (f,).
+def halves(items: ItemRows, seed: int) -> tuple[ItemRows, ItemRows]:
+    """Two halves of a split that share no subject."""
+    first = held_out_rows(items.subject.tolist(), 0.5, seed)
+    return items.take(first), items.take(~first)
+
+
+def in_domain_mask(train: ItemRows, seed: int) -> NDArray[np.bool_]:
+    """The fifth of the training items, by subject, that the rule ``in-domain`` holds out.
 
     Raises
     ------
@@ -176,11 +242,14 @@ def in_domain_average(
             expected="two classes",
             remedy="choose another selection rule",
         )
-    fit = solve_settings(
-        train.X[~held].astype(np.float32),
-        train.y[~held],
-        settings,
-        None if directions is None else directions.vectors,
-        tol=SELECTION_TOL,
-    )
-    return np.asarray((fit.predict(train.X[held]) == train.y[held][:, None]).mean(axis=0), np.float64)
+    return held
+
+
+def environment_splits(train: ItemRows) -> list[NDArray[np.bool_]]:
+    """One mask an environment whose absence leaves two classes: the rows that are held out with it."""
+    found = []
+    for env in np.unique(train.env):
+        held = train.env == env
+        if len(np.unique(train.y[~held])) >= 2:
+            found.append(held)
+    return found

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from cfpairs.probes.base import ClassWeight, LinearProbe
+from cfpairs.probes.convex import fit_convex, row_weights
+from cfpairs.probes.method import FitData, Need, ProbeMethod, Setting
+from cfpairs.probes.solver import LinearFits
 
-__all__ = ["ERMClassifier"]
+__all__ = ["ERM", "BalancedERM", "ERMClassifier", "GroupERM"]
 
 
 class ERMClassifier(LinearProbe):
@@ -77,3 +81,37 @@ class ERMClassifier(LinearProbe):
         """
         self._solve(*self._start(X, y, sample_weight, env), None)
         return self
+
+
+class ERM(ProbeMethod):
+    """``erm``: the same say to every row."""
+
+    name: ClassVar[str] = "erm"
+    weights: ClassVar[str] = "none"
+
+    def fit(
+        self,
+        data: FitData,
+        settings: Sequence[Setting],
+        seeds: Sequence[int],
+        *,
+        start: LinearFits | None = None,
+        tol: float = 1e-6,
+    ) -> LinearFits:
+        """Fit every ridge at once."""
+        return fit_convex(data, settings, weight=row_weights(data, self.weights), start=start, tol=tol)
+
+
+class BalancedERM(ERM):
+    """``erm-balanced``: the same say to every class."""
+
+    name: ClassVar[str] = "erm-balanced"
+    weights: ClassVar[str] = "balanced"
+
+
+class GroupERM(ERM):
+    """``erm-group``: the same say to every label x environment group; uses group labels."""
+
+    name: ClassVar[str] = "erm-group"
+    needs: ClassVar[frozenset[Need]] = frozenset({"env"})
+    weights: ClassVar[str] = "group"

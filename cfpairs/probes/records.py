@@ -1,26 +1,176 @@
-"""Rows of a probe run's tables."""
+"""Rows of a probe run's tables: every fit, every choice, means over seeds, and tests against ERM."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cfpairs.metrics import Evaluation
-from cfpairs.probes.sweep import Setting
+from cfpairs.metrics import Evaluation, Groups, evaluate, worst_group_gain
+from cfpairs.probes.candidates import Candidates
+from cfpairs.probes.crossfit import Coding, ItemRows
+from cfpairs.probes.method import Setting
+from cfpairs.probes.solver import LinearFits, decide
 from cfpairs.selection import Choice
 
-__all__ = ["means_over_seeds", "prediction_table", "result_row"]
+__all__ = ["Recorder", "Study"]
+
+Array = NDArray[np.floating[Any]]
+
+REFERENCE = "erm"
+"""The method that all others are tested against."""
 
 _AVERAGED = ("worst_group", "worst_group_low", "worst_group_high", "average", "adjusted")
+_Key = tuple[str | None, str, str]
 
 
-def means_over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+@dataclass
+class Study:
+    """What a probe run found.
+
+    Attributes
+    ----------
+    results : list of dict
+        Rows of ``RESULTS``: the setting that each rule chose, by seed, then the mean over seeds.
+    grid : list of dict
+        One row a fit: pair_set, method, r, C, other hyperparameters, seed, figures on test, what every rule
+        scored it.
+    curves : list of dict
+        Test figures at every rank, the rest chosen by held-out pairs at that rank.
+    predictions : list of pyarrow.Table
+        Test predictions of every chosen setting, one table each.
+    coefficients : dict of str to ndarray
+        ``pair_set/method/selection/seed/{coef,intercept}``, for preprocessed embeddings.
+    notes : list of str
+        What the user should know.
+    """
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    grid: list[dict[str, Any]] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    predictions: list[pa.Table] = field(default_factory=list)
+    coefficients: dict[str, NDArray[Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Recorder:
+    """Turns fits and choices into the rows of a study.
+
+    Parameters
+    ----------
+    test : ItemRows
+        In principal axes.
+    groups : Groups
+        Of train and test together.
+    train_counts : ndarray
+        Training items of every group.
+    axes : ndarray of shape (d, d)
+        Principal axes; weights are stored in the user's own.
+    coding : Coding
+    """
+
+    def __init__(
+        self, test: ItemRows, groups: Groups, train_counts: NDArray[np.int64], axes: Array, coding: Coding
+    ) -> None:
+        self.test, self.groups, self.train_counts = test, groups, train_counts
+        self.axes, self.coding = axes, coding
+        self.codes = groups.codes(test.y, test.env)
+        self.study = Study()
+        self._right: dict[_Key, list[NDArray[np.bool_]]] = {}
+
+    def grid(self, name: str | None, each: Candidates) -> None:
+        """One row for every fit of a method on all training items."""
+        if each.fits is None or each.test is None:
+            return
+        predicted = self.coding.labels(decide(each.test))
+        member = np.zeros((len(self.groups), len(self.codes)))
+        member[self.codes, np.arange(len(self.codes))] = 1.0
+        n = member.sum(axis=1)
+        right = predicted == self.test.y[:, None]
+        accuracy = (member @ right)[n > 0] / n[n > 0][:, None]
+        seeds = each.seeds if each.method.stochastic else each.seeds[:1]
+        for seed in seeds:
+            for i, setting in enumerate(each.settings):
+                place = each.place(seed, i)
+                scores = {
+                    f"score_{rule.replace('-', '_')}": float(values[i])
+                    for (rule, of), values in each.scores.items()
+                    if of == seed and rule != "oracle"
+                }
+                self.study.grid.append(
+                    {
+                        "pair_set": name,
+                        "method": setting.method,
+                        "r": setting.r,
+                        "C": setting.C,
+                        "params": json.dumps(dict(setting.params)),
+                        "seed": seed if each.method.stochastic else None,
+                        "worst_group": float(accuracy[:, place].min()),
+                        "average": float(right[:, place].mean()),
+                        "iterations": int(each.fits.iterations[place]),
+                        "gradient_norm": float(each.fits.gradient_norm[place]),
+                        **scores,
+                    }
+                )
+
+    def chosen(
+        self,
+        name: str | None,
+        each: Candidates,
+        rule: str,
+        seed: int,
+        choice: Choice,
+        fits: LinearFits,
+        logits: Array,
+        place: int,
+        *,
+        n_pairs: int | None,
+    ) -> None:
+        """A setting that a rule chose: its row, its predictions, its weights."""
+        setting = each.settings[choice.index]
+        predicted = self.coding.labels(decide(logits[:, place]))
+        result = evaluate(
+            self.test.y, predicted, self.test.env, groups=self.groups, train_counts=self.train_counts
+        )
+        scores = each.by_pairs.get(seed)
+        self.study.results.append(
+            _result_row(
+                name, setting, rule, seed, choice, result, each,
+                gradient_norm=float(fits.gradient_norm[place]),
+                flip_rate=None if scores is None else float(scores.flip_rate[choice.index]),
+                logit_change=None if scores is None else float(scores.logit_change[choice.index]),
+                n_pairs=None if name is None else n_pairs,
+            )
+        )  # fmt: skip
+        self._right.setdefault((name, setting.method, rule), []).append(predicted == self.test.y)
+        self.study.predictions.append(
+            _prediction_table(self.test, predicted, logits[:, place], name, setting, rule, seed)
+        )
+        key = f"{name or 'none'}/{setting.method}/{rule}/{seed}"
+        self.study.coefficients[f"{key}/coef"] = np.ascontiguousarray(fits.coef[place] @ self.axes.T)
+        self.study.coefficients[f"{key}/intercept"] = np.ascontiguousarray(fits.intercept[place])
+
+    def summarise(self) -> None:
+        """Add the means over seeds, each tested against ERM chosen by the same rule."""
+        means = _means_over_seeds(self.study.results)
+        for row in means:
+            own = self._right[row["pair_set"], row["method"], row["selection"]]
+            reference = self._right.get((row["pair_set"], REFERENCE, row["selection"]))
+            if reference is None:
+                reference = self._right.get((None, REFERENCE, row["selection"]))
+            row |= dict.fromkeys(("gain", "gain_low", "gain_high", "gain_p"))
+            if reference is not None and row["method"] != REFERENCE:
+                row |= worst_group_gain(np.mean(own, axis=0), np.mean(reference, axis=0), self.codes)
+        self.study.results.extend(means)
+
+
+def _means_over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a (pair set, method, rule): means over seeds, the rank that was chosen most often."""
     together: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
@@ -47,35 +197,35 @@ def means_over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "r": r,
                 "seed": None,
                 "flip_rate": float(np.mean(flips)) if flips else None,
-                "seconds": float(np.sum([row["seconds"] for row in same]) / len(same)),
                 "params": json.dumps(params),
             }
         )
     return means
 
 
-def result_row(
+def _result_row(
     name: str | None,
     setting: Setting,
     rule: str,
     seed: int,
     choice: Choice,
     result: Evaluation,
+    each: Candidates,
     *,
-    tried: int,
     gradient_norm: float,
     flip_rate: float | None,
     logit_change: float | None,
     n_pairs: int | None,
-    seconds: float,
 ) -> dict[str, Any]:
-    """One row of ``RESULTS``: a setting that a rule chose and what it does on test."""
     params = {
         "C": setting.C,
+        **dict(setting.params),
         "score": choice.score,
         "best_score": choice.best_score,
         "standard_error": choice.standard_error,
-        "settings_tried": tried,
+        "settings_tried": len(each.settings),
+        "fits": each.n_fits,
+        "looks_at": sorted(each.method.needs),
         "gradient_norm": gradient_norm,
         "logit_change": logit_change,
         "worst_label": result.worst.label,
@@ -95,35 +245,34 @@ def result_row(
         "adjusted": result.adjusted,
         "flip_rate": flip_rate,
         "n_pairs": n_pairs,
-        "seconds": seconds,
+        "seconds": each.seconds,
         "params": json.dumps(params),
     }
 
 
-def prediction_table(
-    ids: Sequence[str],
-    labels: NDArray[Any],
+def _prediction_table(
+    test: ItemRows,
     predicted: NDArray[Any],
-    logits: NDArray[Any],
+    logits: Array,
     name: str | None,
     setting: Setting,
     rule: str,
     seed: int,
 ) -> pa.Table:
-    """Test predictions of one chosen setting, one row an item; ``logits`` is (n, c)."""
+    """Test predictions of one chosen setting, one row an item; `logits` is (n, c)."""
     n, c = logits.shape
-    values = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(logits).reshape(-1)), c)
+    flat = np.ascontiguousarray(logits, np.float64).reshape(-1)
     return pa.table(
         {
-            "item_id": pa.array(ids, pa.string()),
+            "item_id": pa.array(test.ids, pa.string()),
             "pair_set": pa.array([name] * n, pa.string()),
             "method": pa.array([setting.method] * n, pa.string()),
             "selection": pa.array([rule] * n, pa.string()),
             "seed": pa.array([seed] * n, pa.int64()),
             "r": pa.array([setting.r] * n, pa.int32()),
             "C": pa.array([setting.C] * n, pa.float64()),
-            "label": pa.array(labels, pa.int32()),
+            "label": pa.array(test.y, pa.int32()),
             "predicted": pa.array(predicted, pa.int32()),
-            "logits": values,
+            "logits": pa.FixedSizeListArray.from_arrays(pa.array(flat), c),
         }
     )

@@ -2,15 +2,20 @@
 
 Every fit f minimises, over weights W (d, c) and an intercept b (c),
 
-    (1/n) sum_i s_i CE(y_i, x_i^T W + b) + ||W||^2 / (2 C_f n)    subject to Q_f^T W = 0,
+    (1/n) sum_i s_i CE(y_i, x_i^T W + b) + ||W||^2 / (2 C_f n) + l_f ||B_f W||^2    subject to Q_f^T W = 0,
 
-where Q_f are the first r_f columns of one orthonormal Q. This is scikit-learn's objective divided by
-``C n``. Two classes share one logit; more have one each.
+where Q_f are the first r_f columns of one orthonormal Q, and B_f the first rows of one B. This is
+scikit-learn's objective divided by ``C n``, and what methods add. Two classes share one logit; more have
+one each.
 
 The method is L-BFGS on all fits together, so that a step costs two products with X for any number of
 fits. Its first metric is the inverse of the curvature at W = 0 restricted to the constraint: a diagonal
-(exact when the columns of X are principal axes) and a correction of rank r. Because leading blocks of a
-Cholesky factor are factors of leading blocks, one factorisation serves every r with the same C.
+(exact when the columns of X are principal axes) and, by Woodbury's identity, a correction of rank r. Because
+leading blocks of a Cholesky factor are factors of leading blocks, one factorisation serves every r with the
+same C. A constraint is a penalty of infinite strength, and has the same formula.
+
+What grows with the number of fits are logits, (n, f, c). A batch whose working memory would be over a limit
+is split; its fits do not depend on each other, so that changes nothing but rounding.
 """
 
 from __future__ import annotations
@@ -22,14 +27,22 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
-from scipy.special import expit, log_softmax, softmax
 
-__all__ = ["LinearFits", "fit_logistic", "principal_axes"]
+from cfpairs.probes.terms import Binary, Metric, Penalty, Quadratic, Softmax, subtract
+
+__all__ = ["MAX_BYTES", "LinearFits", "Penalty", "decide", "fit_logistic", "principal_axes"]
 
 Array = NDArray[np.floating[Any]]
 
 MEMORY = 8
 LINE_SEARCH_STEPS = 12
+
+MAX_BYTES = 2**30
+"""Working memory of the fits that run at once, beside two copies of X."""
+
+ROW_ARRAYS, COLUMN_ARRAYS, PENALTY_ARRAYS = 7, 40, 6
+"""Numbers that a fit holds for every row of X, column of X and row of B, times c: logits and what a step
+makes of them; weights, gradients and the L-BFGS memory; the penalty. Measured peaks: 6.3 and 36."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +64,20 @@ class LinearFits:
     gradient_norm: Array
     iterations: NDArray[np.int64]
 
-    def take(self, fits: Sequence[int]) -> LinearFits:
+    def take(self, fits: Sequence[int] | NDArray[np.int64]) -> LinearFits:
         """Some of the fits, in the given order."""
         of = np.asarray(fits, np.int64)
         return LinearFits(self.coef[of], self.intercept[of], self.gradient_norm[of], self.iterations[of])
+
+    @classmethod
+    def join(cls, parts: Sequence[LinearFits]) -> LinearFits:
+        """The fits of several batches, one after the other."""
+        return cls(
+            np.concatenate([part.coef for part in parts]),
+            np.concatenate([part.intercept for part in parts]),
+            np.concatenate([part.gradient_norm for part in parts]),
+            np.concatenate([part.iterations for part in parts]),
+        )
 
     def logits(self, X: NDArray[Any]) -> Array:
         """Logits of every fit, shape (n, f, c)."""
@@ -81,87 +104,6 @@ def principal_axes(X: NDArray[Any]) -> NDArray[np.float64]:
     return np.ascontiguousarray(vectors[:, ::-1])
 
 
-class _Binary:
-    """Cross-entropy on one logit; classes 0 and 1."""
-
-    curvature = 0.25
-
-    def __init__(self, y: NDArray[np.int64], weight: Array) -> None:
-        self.y = y[:, None, None].astype(weight.dtype)
-        self.sign = 1.0 - 2.0 * self.y
-        self.weight = weight[:, None, None]
-
-    def value(self, z: Array) -> Array:
-        return np.asarray((self.weight * np.logaddexp(0.0, self.sign * z)).sum(axis=(0, 2)))
-
-    def residual(self, z: Array) -> Array:
-        return np.asarray(self.weight * (expit(z) - self.y))
-
-    def bend(self, z: Array, p: Array) -> Array:
-        share = expit(z)
-        return np.asarray((self.weight * share * (1.0 - share) * p * p).sum(axis=(0, 2)))
-
-
-class _Softmax:
-    """Cross-entropy on one logit a class."""
-
-    curvature = 0.5
-
-    def __init__(self, y: NDArray[np.int64], weight: Array, n_classes: int) -> None:
-        self.target = np.eye(n_classes, dtype=weight.dtype)[y][:, None, :]
-        self.weight = weight[:, None, None]
-
-    def value(self, z: Array) -> Array:
-        return np.asarray(-(self.weight * self.target * log_softmax(z, axis=2)).sum(axis=(0, 2)))
-
-    def residual(self, z: Array) -> Array:
-        return np.asarray(self.weight * (softmax(z, axis=2) - self.target))
-
-    def bend(self, z: Array, p: Array) -> Array:
-        share = softmax(z, axis=2)
-        mean = (share * p).sum(axis=2, keepdims=True)
-        return np.asarray((self.weight * share * (p - mean) ** 2).sum(axis=(0, 2)))
-
-
-class _Metric:
-    """Inverse curvature at W = 0 within the constraint, for fits that share X and Q."""
-
-    def __init__(
-        self, diagonal: Array, ridge: Array, ranks: NDArray[np.int64], Q: Array, dtype: np.dtype[Any]
-    ) -> None:
-        self.ridge, self.ranks = ridge, ranks
-        self.inverse = (1.0 / (diagonal[:, None] + ridge[None, :])).astype(dtype)
-        self.factor: dict[float, Array] = {}
-        if Q.shape[1]:
-            for value in np.unique(ridge):
-                scaled = Q / (diagonal + value)[:, None]
-                lower = scipy.linalg.cholesky(Q.T @ scaled, lower=True)
-                rows = scipy.linalg.solve_triangular(lower, scaled.T, lower=True)
-                self.factor[float(value)] = rows.astype(dtype)
-
-    def take(self, keep: NDArray[np.bool_]) -> None:
-        self.inverse, self.ridge, self.ranks = self.inverse[:, keep], self.ridge[keep], self.ranks[keep]
-
-    def apply(self, g: Array) -> Array:
-        """`g` of shape (d, f, c), multiplied by the metric."""
-        step: Array = g * self.inverse[:, :, None]
-        for value, factor in self.factor.items():
-            of = np.flatnonzero((self.ridge == value) & (self.ranks > 0))
-            if len(of):
-                _subtract(step, g, of, self.ranks[of], factor)
-        return step
-
-
-def _subtract(out: Array, g: Array, of: NDArray[np.int64], ranks: NDArray[np.int64], rows: Array) -> None:
-    """out[:, f] -= rows[:r_f]^T rows[:r_f] g[:, f] for the fits `of`; `rows` is (m, d)."""
-    d, _, c = g.shape
-    top = int(ranks.max())
-    part = rows[:top]
-    along = (part @ g[:, of].reshape(d, -1)).reshape(top, len(of), c)
-    along[np.arange(top)[:, None] >= ranks[None, :]] = 0.0
-    out[:, of] -= (part.T @ along.reshape(top, -1)).reshape(d, len(of), c)
-
-
 def fit_logistic(
     X: NDArray[Any],
     y: NDArray[np.int64],
@@ -170,10 +112,12 @@ def fit_logistic(
     *,
     ranks: NDArray[Any] | None = None,
     Q: NDArray[Any] | None = None,
+    penalty: Penalty | None = None,
     sample_weight: NDArray[Any] | None = None,
     start: LinearFits | None = None,
     tol: float = 1e-6,
     max_iter: int = 500,
+    max_bytes: int = MAX_BYTES,
 ) -> LinearFits:
     """Fit one logistic regression for every entry of `C`.
 
@@ -181,7 +125,8 @@ def fit_logistic(
     ----------
     X : ndarray of shape (n, d)
         Any basis gives the same solutions; principal axes (see `principal_axes`) give the fewest steps.
-        float32 is worked in as it is, for speed where a `tol` of 1e-3 will do; all else in float64.
+        float32 is worked in as it is, for speed where a `tol` of 1e-3 will do, unless there is a penalty
+        whose rows are not orthogonal. All else, float16 too, is worked on in float64.
     y : ndarray of shape (n,)
         Class indices 0..n_classes-1.
     C : ndarray of shape (f,)
@@ -190,34 +135,51 @@ def fit_logistic(
         How many leading columns of `Q` every fit is orthogonal to; default 0.
     Q : ndarray of shape (d, m), optional
         Orthonormal columns.
+    penalty : Penalty, optional
+        Beside the ridge.
     sample_weight : ndarray of shape (n,), optional
     start : LinearFits, optional
         Where to begin, such as the solutions for nearby rows; made orthogonal to Q first.
     tol : float
-        A fit is done when its gradient norm is at most this.
+        A fit is done when its gradient norm is at most this. In float32, the gradient along a row of a
+        penalty counts less by the root of how much stiffer the penalty is than the rows of X at their
+        stiffest: rounding of the weights, multiplied by a strong penalty, would be over any `tol`.
     max_iter : int
         A fit that needs more is returned as it is; see ``gradient_norm``.
+    max_bytes : int
+        Working memory of the fits that run at once; more fits than that run in several batches. Beside it
+        stand X and one centred copy.
     """
     n, d = X.shape
     f = len(C)
-    dtype = np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
+    rough = X.dtype == np.float32 and (penalty is None or penalty.orthogonal)
+    dtype = np.dtype(np.float32 if rough else np.float64)
+    X = np.asarray(X, dtype)
     share = np.full(n, 1.0 / n) if sample_weight is None else np.asarray(sample_weight, np.float64) / n
     weight = share.astype(dtype)
-    loss = _Binary(y, weight) if n_classes == 2 else _Softmax(y, weight, n_classes)
+    loss = Binary(y, weight) if n_classes == 2 else Softmax(y, weight, n_classes)
     c = 1 if n_classes == 2 else n_classes
     # Centring decouples the intercept from the weights and leaves ridge and constraint as they are.
-    mean = weight @ X / weight.sum()
-    rows = np.asarray(X - mean, dtype)
+    mean = np.asarray(weight @ X / weight.sum(), np.float64)
+    rows = np.subtract(X, mean, dtype=dtype, casting="same_kind")
     diagonal = loss.curvature * np.einsum("i,ij,ij->j", weight, rows, rows).astype(np.float64)
     ridge = 1.0 / (np.asarray(C, np.float64) * n)
     basis = np.zeros((d, 0)) if Q is None else np.asarray(Q, np.float64)
     r = np.zeros(f, np.int64) if ranks is None else np.asarray(ranks, np.int64)
-    state = _State(rows, loss, diagonal, ridge, r, basis, c, weight.sum())
-    if start is not None:
-        state.begin(start.coef.transpose(2, 0, 1), start.intercept + start.coef @ mean)
-    W, b, norms, steps = state.solve(tol, max_iter)
-    coef = np.ascontiguousarray(W.transpose(1, 2, 0), np.float64)
-    return LinearFits(coef, b - coef @ mean, norms, steps)
+    numbers = ROW_ARRAYS * n + COLUMN_ARRAYS * d
+    numbers += 0 if penalty is None else PENALTY_ARRAYS * len(penalty.B)
+    room = max(1, max_bytes // (dtype.itemsize * c * numbers))
+    parts = []
+    for of in np.array_split(np.arange(f), max(1, -(-f // room))):
+        own = None if penalty is None else penalty.take(of)
+        state = _State(rows, loss, diagonal, ridge[of], r[of], basis, own, c, float(share.sum()))
+        if start is not None:
+            near = start.take(of)
+            state.begin(near.coef.transpose(2, 0, 1), near.intercept + near.coef @ mean)
+        W, b, norms, steps = state.solve(tol, max_iter)
+        coef = np.ascontiguousarray(W.transpose(1, 2, 0), np.float64)
+        parts.append(LinearFits(coef, b - coef @ mean, norms, steps))
+    return LinearFits.join(parts)
 
 
 class _State:
@@ -226,11 +188,12 @@ class _State:
     def __init__(
         self,
         rows: Array,
-        loss: _Binary | _Softmax,
+        loss: Binary | Softmax,
         diagonal: Array,
         ridge: Array,
         ranks: NDArray[np.int64],
         Q: Array,
+        penalty: Penalty | None,
         c: int,
         total: float,
     ) -> None:
@@ -238,9 +201,17 @@ class _State:
         f = len(ridge)
         self.dtype = rows.dtype
         self.rows, self.loss, self.Q_rows = rows, loss, np.ascontiguousarray(Q.T, self.dtype)
-        self.metric = _Metric(diagonal, ridge, ranks, Q, self.dtype)
+        self.quadratic = None if penalty is None else Quadratic(penalty, c, self.dtype)
+        if self.quadratic is not None and self.dtype == np.float32:
+            self.quadratic.damp_beyond(float(diagonal.max()))
+        # Where there are both, the metric knows the constraint only: slower, not less right.
+        if penalty is None or ranks.any():
+            self.metric = Metric(diagonal, ridge, Q.T, ranks, np.full(f, np.inf), self.dtype)
+        else:
+            B = np.asarray(penalty.B, np.float64)
+            self.metric = Metric(diagonal, ridge, B, penalty.ranks, penalty.strength, self.dtype)
         self.ridge, self.ranks = ridge.astype(self.dtype), ranks
-        self.intercept_scale = 1.0 / (loss.curvature * float(total))
+        self.intercept_scale = 1.0 / (loss.curvature * total)
         self.W = np.zeros((d, f, c), self.dtype)
         self.b = np.zeros((f, c), self.dtype)
         self.z = np.zeros((n, f, c), self.dtype)
@@ -250,6 +221,8 @@ class _State:
         self.W = self._project(np.array(W, self.dtype))
         self.b = np.array(b, self.dtype)
         self.z = self._logits(self.W) + self.b
+        if self.quadratic is not None:
+            self.quadratic.at = self.quadratic.along(self.W)
 
     def solve(self, tol: float, max_iter: int) -> tuple[Array, Array, Array, NDArray[np.int64]]:
         f = len(self.ridge)
@@ -258,7 +231,7 @@ class _State:
         active = np.arange(f)
         g, gb = self._gradient()
         for step in range(max_iter + 1):
-            norm = np.sqrt((g**2).sum(axis=(0, 2)) + (gb**2).sum(axis=1))
+            norm = self._norm(g, gb)
             over = (norm <= tol) | (step == max_iter)
             if over.any():
                 ids = active[over]
@@ -273,7 +246,7 @@ class _State:
             if not moved.all():
                 ids = active[~moved]
                 done_W[:, ids], done_b[ids] = self.W[:, ~moved], self.b[~moved]
-                norms[ids] = np.sqrt((g[:, ~moved] ** 2).sum(axis=(0, 2)) + (gb[~moved] ** 2).sum(axis=1))
+                norms[ids] = self._norm(g, gb)[~moved]
                 steps[ids] = step + 1
                 active = active[moved]
                 if not len(active):
@@ -282,10 +255,19 @@ class _State:
                 self._take(moved)
         return done_W, done_b, norms, steps
 
+    def _norm(self, g: Array, gb: Array) -> Array:
+        squares = np.einsum("dfc,dfc->f", g, g)
+        if self.quadratic is not None:
+            squares = np.maximum(squares - self.quadratic.excess(g), 0.0)
+        norm: Array = np.sqrt(squares + (gb**2).sum(axis=1))
+        return norm
+
     def _take(self, keep: NDArray[np.bool_]) -> None:
         self.W, self.b, self.z = self.W[:, keep], self.b[keep], self.z[:, keep]
         self.ridge, self.ranks = self.ridge[keep], self.ranks[keep]
         self.metric.take(keep)
+        if self.quadratic is not None:
+            self.quadratic.take(keep)
         self.memory = [
             (s[:, keep], sb[keep], v[:, keep], vb[keep], rho[keep]) for s, sb, v, vb, rho in self.memory
         ]
@@ -298,7 +280,7 @@ class _State:
     def _project(self, g: Array) -> Array:
         of = np.flatnonzero(self.ranks > 0)
         if len(of):
-            _subtract(g, g, of, self.ranks[of], self.Q_rows)
+            subtract(g, g, of, self.ranks[of], self.Q_rows)
         return g
 
     def _gradient(self) -> tuple[Array, Array]:
@@ -306,6 +288,8 @@ class _State:
         n, f, c = residual.shape
         g = (self.rows.T @ residual.reshape(n, f * c)).reshape(-1, f, c)
         g += self.ridge[None, :, None] * self.W
+        if self.quadratic is not None:
+            g += self.quadratic.gradient()
         return self._project(g), residual.sum(axis=0)
 
     def _direction(self, g: Array, gb: Array) -> tuple[Array, Array]:
@@ -334,6 +318,8 @@ class _State:
         self.W = self.W + s
         self.b = self.b + sb
         self.z = self.z + t[None, :, None] * along
+        if self.quadratic is not None:
+            self.quadratic.move(t)
         new, new_b = self._gradient()
         v, vb = new - g, new_b - gb
         curvature = np.einsum("dfc,dfc->f", s, v) + (sb * vb).sum(axis=1)
@@ -345,20 +331,21 @@ class _State:
 
     def _line_search(self, p: Array, along: Array, slope: Array) -> Array:
         """Step lengths by Newton's method on the line; logits along it need no product with X."""
-        square = np.einsum("dfc,dfc->f", p, p)
-        cross = np.einsum("dfc,dfc->f", self.W, p)
+        flat, bend = self._quadratics(p)
         t = np.ones(len(slope), self.dtype)
         t[slope >= 0] = 0.0
         low, high = np.zeros_like(t), np.full_like(t, np.inf)
         for _ in range(LINE_SEARCH_STEPS):
-            z = self.z + t[None, :, None] * along
-            first = (self.loss.residual(z) * along).sum(axis=(0, 2)) + self.ridge * (cross + t * square)
+            z = t[None, :, None] * along
+            z += self.z
+            first, second = self.loss.line(z, along)
+            first += flat + t * bend
             good = (np.abs(first) <= 0.3 * np.abs(slope)) | (slope >= 0)
             if good.all():
                 break
             # The line is convex: the sign of its slope tells on which side the minimum lies.
             low, high = np.where(first < 0, t, low), np.where(first >= 0, t, high)
-            second = self.loss.bend(z, along) + self.ridge * square
+            second += bend
             newton = t - first / np.maximum(second, np.finfo(self.dtype).tiny)
             middle = np.where(np.isfinite(high), 0.5 * (low + high), 2.0 * np.maximum(t, low))
             newton = np.where(
@@ -366,3 +353,12 @@ class _State:
             )
             t = np.where(good, t, newton)
         return t
+
+    def _quadratics(self, p: Array) -> tuple[Array, Array]:
+        """Slope at W, and curvature, of ridge and penalty along `p`."""
+        flat = self.ridge * np.einsum("dfc,dfc->f", self.W, p)
+        bend = self.ridge * np.einsum("dfc,dfc->f", p, p)
+        if self.quadratic is not None:
+            first, second = self.quadratic.line(p)
+            flat, bend = flat + first, bend + second
+        return flat, bend

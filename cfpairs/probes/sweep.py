@@ -1,8 +1,8 @@
-"""Every setting of every probe on the same rows, in one batched pass."""
+"""Every setting of every method on the same rows, each method in one batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,25 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfpairs.config import DEFAULT_RIDGE
-from cfpairs.errors import ConfigError, DataError
+from cfpairs.errors import DataError
 from cfpairs.probes.base import encode_labels
-from cfpairs.probes.solver import LinearFits, decide, fit_logistic, principal_axes
+from cfpairs.probes.method import FitData, ProbeMethod, Rows, Setting, Value
+from cfpairs.probes.solver import LinearFits, decide, principal_axes
+from cfpairs.registry import resolve
 from cfpairs.subspace import Directions, check_rank, difference_directions
 
-__all__ = ["Setting", "Sweep", "fit_sweep", "settings_grid"]
+__all__ = ["Setting", "Sweep", "fit_sweep"]
 
 Array = NDArray[np.float64]
-
-LINEAR_METHODS = ("erm", "ncm")
-
-
-@dataclass(frozen=True, order=True)
-class Setting:
-    """One fit of a sweep: the probe's name, the rank r (0 for ERM) and the inverse ridge C."""
-
-    method: str
-    r: int
-    C: float
 
 
 @dataclass(frozen=True)
@@ -39,6 +30,8 @@ class Sweep:
     ----------
     settings : tuple of Setting
         Fit i has ``settings[i]``.
+    seeds : tuple of int
+        Seed of every fit.
     fits : LinearFits
         In the coordinates of the rows that were given.
     classes : ndarray of shape (n_classes,)
@@ -47,6 +40,7 @@ class Sweep:
     """
 
     settings: tuple[Setting, ...]
+    seeds: tuple[int, ...]
     fits: LinearFits
     classes: NDArray[Any]
     directions: Directions | None
@@ -64,38 +58,22 @@ class Sweep:
         return self.classes[decide(logits)]
 
 
-def settings_grid(methods: Sequence[str], ranks: Sequence[int], C: Sequence[float]) -> tuple[Setting, ...]:
-    """Every method crossed with its ranks and the ridge grid; ERM has r = 0 only.
-
-    Raises
-    ------
-    ConfigError
-        If a method is not a linear probe of this sweep.
-    """
-    grid: list[Setting] = []
-    for method in methods:
-        if method not in LINEAR_METHODS:
-            raise ConfigError(
-                "the sweep cannot fit this probe", got=method, expected=", ".join(LINEAR_METHODS)
-            )
-        own = [0] if method == "erm" else sorted({check_rank(r) for r in ranks})
-        grid.extend(Setting(method, r, float(c)) for r in own for c in sorted(C))
-    return tuple(grid)
-
-
 def fit_sweep(
     X: NDArray[Any],
     y: NDArray[Any],
     *,
     differences: NDArray[Any] | None = None,
+    env: NDArray[Any] | None = None,
     methods: Sequence[str] = ("erm", "ncm"),
     r: Sequence[int] = (1, 2, 4, 8, 16),
     C: Sequence[float] = DEFAULT_RIDGE,
+    grids: Mapping[str, Mapping[str, Sequence[Value]]] | None = None,
+    budget: int | None = None,
+    seeds: Sequence[int] = (0,),
     sample_weight: NDArray[Any] | None = None,
     tol: float = 1e-6,
-    max_iter: int = 2000,
 ) -> Sweep:
-    """Fit every method x r x C on the same rows.
+    """Fit every setting of every method on the same rows.
 
     The directions of all r come from one SVD, and a solver step costs two products with X however many
     fits there are.
@@ -106,21 +84,31 @@ def fit_sweep(
         Preprocessed embeddings.
     y : ndarray of shape (n,)
     differences : ndarray of shape (k, d), optional
-        D, one row a pair, a minus b; needed for ``ncm`` with r > 0.
-    methods : sequence of {"erm", "ncm"}
+        D, one row a pair, a minus b; needed by methods that use pairs.
+    env : ndarray of shape (n,), optional
+        Environment of every row; needed by methods that use environments.
+    methods : sequence of str
+        Names of probes (``cfpairs list probes``).
     r : sequence of int
-        Ranks of ``ncm``.
+        Ranks of the methods that have one.
     C : sequence of float
         Inverse ridge strengths, scikit-learn's convention.
+    grids : mapping of method to mapping of hyperparameter to values, optional
+        Replaces the methods' own values.
+    budget : int, optional
+        Most settings a method.
+    seeds : sequence of int
+        Every setting of a stochastic method is fitted with each.
     sample_weight : ndarray of shape (n,), optional
+        Multiplies the weights that a method gives to rows.
     tol : float
-        Gradient norm at which a fit stops.
-    max_iter : int
+        Gradient norm at which convex fits stop.
 
     Raises
     ------
     DataError
-        If a rank is over the rank of the differences, there is one class, or shapes do not agree.
+        If a rank is over the rank of the differences, there is one class, something that a method needs is
+        missing, or shapes do not agree.
 
     Examples
     --------
@@ -129,63 +117,67 @@ def fit_sweep(
     >>> [(s.method, int(p)) for s, p in zip(sweep.settings, sweep.predict(np.array([[1.0, -9.0]]))[0])]
     [('erm', 0), ('ncm', 1)]
     """
-    rows = np.asarray(X, np.float64)
-    labels = np.asarray(y)
+    rows, labels = _checked(X, y)
+    ranks = sorted({check_rank(rank) for rank in r})
+    chosen = [resolve("probes", name)() for name in methods]
+    found = _directions(differences, max(ranks) if any(m.ranks for m in chosen) else 0, rows.shape[1])
+    axes = principal_axes(rows)
+    classes, index = encode_labels(labels)
+    environments, e = np.unique(np.zeros(len(rows)) if env is None else np.asarray(env), return_inverse=True)
+    if len(e) != len(rows):
+        raise DataError("env has another length than X", got=len(e), expected=len(rows))
+    data = FitData(
+        Rows(rows @ axes, index, e.reshape(-1)),
+        len(classes),
+        len(environments),
+        None if found is None else found.turned(axes),
+        None if differences is None else np.asarray(differences, np.float64) @ axes,
+        weight=None if sample_weight is None else np.asarray(sample_weight, np.float64),
+        axes=axes,
+    )
+    settings: list[Setting] = []
+    of_seed: list[int] = []
+    parts: list[LinearFits] = []
+    for method in chosen:
+        _check_needs(method, data, env is not None)
+        own = method.settings(ranks, C, budget, (grids or {}).get(method.name))
+        repeated = tuple(seeds) if method.stochastic else tuple(seeds)[:1]
+        each = [seed for seed in repeated for _ in own]
+        together = list(own) * len(repeated)
+        parts.append(method.fit(data, together, each, tol=tol))
+        settings += together
+        of_seed += each
+    turned = LinearFits.join(parts)
+    fits = LinearFits(turned.coef @ axes.T, turned.intercept, turned.gradient_norm, turned.iterations)
+    return Sweep(tuple(settings), tuple(of_seed), fits, classes, found)
+
+
+def _checked(X: NDArray[Any], y: NDArray[Any]) -> tuple[Array, NDArray[Any]]:
+    rows, labels = np.asarray(X, np.float64), np.asarray(y)
     if rows.ndim != 2 or labels.shape != (len(rows),):
         raise DataError(
             "X and y do not agree", got=f"{rows.shape} and {labels.shape}", expected="(n, d) and (n,)"
         )
     if not np.isfinite(rows).all():
         raise DataError("X holds values that are not finite")
-    settings = settings_grid(methods, r, C)
-    directions = _directions(differences, settings, rows.shape[1])
-    axes = principal_axes(rows)
-    turned = solve_settings(
-        rows @ axes,
-        labels,
-        settings,
-        None if directions is None else axes.T @ directions.vectors,
-        sample_weight=sample_weight,
-        tol=tol,
-        max_iter=max_iter,
-    )
-    coef = turned.fits.coef @ axes.T
-    if directions is not None:
-        _reproject(coef, settings, directions.vectors)
-    fits = LinearFits(coef, turned.fits.intercept, turned.fits.gradient_norm, turned.fits.iterations)
-    return Sweep(settings, fits, turned.classes, directions)
+    return rows, labels
 
 
-def solve_settings(
-    rows: NDArray[Any],
-    labels: NDArray[Any],
-    settings: Sequence[Setting],
-    Q: NDArray[Any] | None,
-    *,
-    sample_weight: NDArray[Any] | None = None,
-    start: LinearFits | None = None,
-    tol: float = 1e-6,
-    max_iter: int = 2000,
-) -> Sweep:
-    """Fit settings on rows that already stand in principal axes; float32 rows are solved in float32."""
-    classes, index = encode_labels(labels)
-    fits = fit_logistic(
-        rows,
-        index,
-        len(classes),
-        np.array([s.C for s in settings]),
-        ranks=np.array([s.r for s in settings]),
-        Q=Q,
-        sample_weight=sample_weight,
-        start=start,
-        tol=tol,
-        max_iter=max_iter,
-    )
-    return Sweep(tuple(settings), fits, classes, None)
+def _check_needs(method: ProbeMethod, data: FitData, has_env: bool) -> None:
+    if "pairs" in method.needs and data.differences is None and method.name != "ncm":
+        raise DataError(f"{method.name} needs pair differences", got="none", remedy="pass differences=D")
+    if "env" in method.needs and (not has_env or data.n_env < 2):
+        got = f"{data.n_env} environment" if has_env else "none"
+        raise DataError(f"{method.name} needs environments", got=got, remedy="pass env=..., two or more")
+    for need in ("validation", "test"):
+        if need in method.needs:
+            raise DataError(
+                f"{method.name} looks at the {need} split, which a sweep does not have",
+                remedy="fit its own estimator, or use 'cfpairs probe'",
+            )
 
 
-def _directions(D: NDArray[Any] | None, settings: Sequence[Setting], d: int) -> Directions | None:
-    highest = max(s.r for s in settings)
+def _directions(D: NDArray[Any] | None, highest: int, d: int) -> Directions | None:
     if D is None:
         if highest:
             raise DataError("NCM needs pair differences", got="none", remedy="pass differences=D")
@@ -193,14 +185,6 @@ def _directions(D: NDArray[Any] | None, settings: Sequence[Setting], d: int) -> 
     D = np.asarray(D, np.float64)
     if D.ndim != 2 or D.shape[1] != d:
         raise DataError("differences have another dimension than X", got=D.shape, expected=f"(k, {d})")
-    found = difference_directions(D, limit=highest)
+    found = difference_directions(D)
     found.top(highest)
     return found
-
-
-def _reproject(coef: Array, settings: Sequence[Setting], Q: Array) -> None:
-    """Make the weights orthogonal to their directions again after a change of axes."""
-    for i, setting in enumerate(settings):
-        if setting.r:
-            top = Q[:, : setting.r]
-            coef[i] -= (coef[i] @ top) @ top.T

@@ -34,6 +34,7 @@ from cfpairs.vectors import Embeddings, read_embeddings
 from cfpairs.workflow.context import Context, StageResult, source_items, training_items
 from cfpairs.workflow.embeddings import encoder_id, failures, unembedded
 from cfpairs.workflow.manifest import source_digest
+from cfpairs.workflow.quality import assess_all, highest_ranks
 
 if TYPE_CHECKING:
     from cfpairs.probes.crossfit import ItemRows, PairRows
@@ -49,8 +50,8 @@ class ProbeInputs:
     Attributes
     ----------
     encoder_id : str
-    train, test : ItemRows
-        Items of the data set itself, preprocessed.
+    train, val, test : ItemRows
+        Items of each split, preprocessed.
     pairs : dict of str to PairRows
         Usable pairs of every pair set.
     tables : dict of str to pyarrow.Table
@@ -63,6 +64,7 @@ class ProbeInputs:
 
     encoder_id: str
     train: ItemRows
+    val: ItemRows
     test: ItemRows
     pairs: dict[str, PairRows]
     tables: dict[str, pa.Table]
@@ -125,6 +127,7 @@ def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
     return ProbeInputs(
         found,
         _item_rows(train, "train", embeddings, rows_of),
+        _item_rows(sources, "val", embeddings, rows_of),
         _item_rows(sources, "test", embeddings, rows_of),
         pairs,
         tables,
@@ -240,7 +243,7 @@ def _made_by(context: Context) -> dict[str, Any]:
 
 
 def _run_id(spec: dict[str, Any]) -> str:
-    return fingerprint("probe", 1, spec)
+    return fingerprint("probe", 2, spec)
 
 
 def latest_run(context: Context) -> str | None:
@@ -287,7 +290,16 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
         from cfpairs.probes.study import run_study
 
         inputs = load_inputs(context, names)
-        study = run_study(inputs.train, inputs.test, list(inputs.pairs.values()), config, context.progress)
+        quality = assess_all(context, inputs, folder)
+        study = run_study(
+            inputs.train,
+            inputs.test,
+            list(inputs.pairs.values()),
+            config,
+            context.progress,
+            validation=inputs.val,
+            highest=highest_ranks(quality),
+        )
         notes = (*study.notes, *_failure_notes(inputs))
         _write(folder, spec, study)
     write_bytes(context.workspace.latest_probe, json.dumps({"run_id": run_id}).encode())

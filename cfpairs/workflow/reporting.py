@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +16,12 @@ from cfpairs.tables import RESULTS, file_metadata, fingerprint, load_manifest, r
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.manifest import group_table, source_digest
 from cfpairs.workflow.probing import ProbeInputs, latest_run, load_inputs
+from cfpairs.workflow.quality import assess_all, stored_quality
 
 if TYPE_CHECKING:
     from cfpairs.report.assess import PairSetInput
 
-__all__ = ["pair_quality", "report", "report_state", "standing_report"]
+__all__ = ["report", "report_state", "standing_report"]
 
 LIBRARIES = ("cfpairs", "numpy", "scipy", "scikit-learn", "pyarrow", "torch", "openvino", "faiss-cpu")
 
@@ -68,7 +67,7 @@ def report(context: Context) -> StageResult:
     data = assess(
         title=context.config.report.title,
         groups=group_table(manifest),
-        pair_sets=_pair_sets(context, inputs),
+        pair_sets=_pair_sets(context, inputs, folder),
         results=read_table(folder / "results.parquet", RESULTS).to_pylist(),
         curves=read_table(folder / "curves.parquet").to_pylist(),
         selection=spec["probe"]["selection"][0],
@@ -105,47 +104,13 @@ def standing_report(context: Context) -> StageResult:
     )
 
 
-def pair_quality(inputs: ProbeInputs, name: str, seed: int) -> Any:
-    """Quality of one pair set, from the training items and the pairs' own vectors."""
-    from cfpairs.quality import assess_pairs
-
-    pairs = inputs.pairs[name]
-    return assess_pairs(
-        pairs.differences,
-        inputs.train.X,
-        inputs.train.y,
-        inputs.train.env,
-        a=pairs.a,
-        pair_labels=pairs.labels,
-        clusters=pairs.subject_a.astype(str),
-        pair_ids=inputs.kept[name],
-        pair_envs=None if pairs.env_a is None or pairs.env_b is None else (pairs.env_a, pairs.env_b),
-        seed=seed,
-    )
+def _pair_sets(context: Context, inputs: ProbeInputs, folder: Path) -> list[PairSetInput]:
+    """Every pair set with its quality as the probe run found it."""
+    quality = stored_quality(folder) or assess_all(context, inputs, folder)
+    return [_pair_set(context, inputs, name, quality[name]) for name in inputs.pairs]
 
 
-def _pair_sets(context: Context, inputs: ProbeInputs) -> list[PairSetInput]:
-    """Every pair set with its quality, assessed side by side on one BLAS thread each."""
-    from threadpoolctl import threadpool_limits
-
-    # Imported before the threads start: two threads that import the same packages can wait for each other.
-    import cfpairs.quality
-    import cfpairs.report.assess  # noqa: F401
-
-    names = list(inputs.pairs)
-    with (
-        context.progress.task("pair quality", len(names)) as advance,
-        threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, max(len(names), 1))) as pool,
-    ):
-        made = []
-        for pair_set in pool.map(lambda name: _pair_set(context, inputs, name), names):
-            made.append(pair_set)
-            advance(1)
-        return made
-
-
-def _pair_set(context: Context, inputs: ProbeInputs, name: str) -> PairSetInput:
+def _pair_set(context: Context, inputs: ProbeInputs, name: str, quality: dict[str, Any]) -> PairSetInput:
     from cfpairs.report.assess import PairSetInput
 
     rows = inputs.tables[name].to_pylist()
@@ -154,7 +119,7 @@ def _pair_set(context: Context, inputs: ProbeInputs, name: str) -> PairSetInput:
         name=name,
         method=rows[0]["method"] if rows else name,
         counts=dict(Counter(row["status"] for row in rows)),
-        quality=pair_quality(inputs, name, context.config.seed).to_dict(),
+        quality=quality,
         pairs=sorted(rows, key=lambda row: row["status"] != "ok"),
         card=card.read_text(encoding="utf-8") if card.exists() else "",
     )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cfpairs.errors import ConfigError, DataError
+from cfpairs.errors import DataError, UnknownNameError
 from cfpairs.probes.erm import ERMClassifier
 from cfpairs.probes.ncm import NCMClassifier
 from cfpairs.probes.solver import fit_logistic, principal_axes
@@ -115,7 +115,7 @@ def test_errors(data):
         fit_sweep(X, y, r=[1])
     with pytest.raises(DataError, match="r = 26, expected at most 25"):
         fit_sweep(X, y, differences=D, r=[26])
-    with pytest.raises(ConfigError, match="cannot fit this probe: got lda"):
+    with pytest.raises(UnknownNameError, match="unknown name in probes: got 'lda'"):
         fit_sweep(X, y, methods=["lda"])
     with pytest.raises(DataError, match="do not agree"):
         fit_sweep(X, y[:-1])

@@ -1,0 +1,190 @@
+"""All settings of one method: their fits on the training items, and what every rule makes of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfpairs.metrics import group_accuracies
+from cfpairs.probes.crossfit import Coding, ItemRows, PairRows, part_of
+from cfpairs.probes.method import FitData, ProbeMethod, Setting
+from cfpairs.probes.solver import LinearFits, decide
+from cfpairs.selection import Choice, PairScores, best_average, choose_by_pairs, score_pairs
+
+__all__ = ["Candidates", "PairJudge", "Predictor"]
+
+Array = NDArray[np.floating[Any]]
+
+SELECTION_TOL = 1e-3
+"""Accuracies on held-out rows do not change when fits are stopped earlier than at a gradient norm of this."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Fits that turn rows into labels.
+
+    Attributes
+    ----------
+    fits : LinearFits
+    coding : Coding
+    """
+
+    fits: LinearFits
+    coding: Coding
+
+    def logits(self, X: Array) -> Array:
+        """Logits of every fit, shape (n, f, c); c is 1 for two classes."""
+        return self.fits.logits(X)
+
+    def decide(self, logits: Array) -> NDArray[np.int64]:
+        """Labels that logits stand for, shape (n, f)."""
+        return self.coding.labels(decide(logits))
+
+    def predict(self, X: Array) -> NDArray[np.int64]:
+        """Labels predicted by every fit, shape (n, f)."""
+        return self.decide(self.logits(X))
+
+
+class PairJudge:
+    """Collects, fold by fold, what every setting says of held-out pairs."""
+
+    def __init__(self, pairs: PairRows, n_settings: int) -> None:
+        k = len(pairs)
+        self.pairs = pairs
+        self.predicted = np.zeros((2, k, n_settings), np.int64)
+        self.change = np.zeros((k, n_settings))
+
+    def add(self, held: NDArray[np.bool_], predictor: Predictor) -> None:
+        """The verdict of fits that have not seen the pairs `held`; folds may come from several threads."""
+        a, b = (predictor.logits(side[held]) for side in (self.pairs.a, self.pairs.b))
+        self.predicted[0, held], self.predicted[1, held] = predictor.decide(a), predictor.decide(b)
+        self.change[held] = np.abs(a - b).max(axis=2)
+
+    def scores(self) -> PairScores:
+        """What the rule ``pairs`` compares."""
+        pairs = self.pairs
+        return score_pairs(
+            pairs.labels, self.predicted[0], self.predicted[1], pairs.env_a, pairs.env_b, self.change
+        )
+
+
+@dataclass
+class Candidates:
+    """The settings of one method on one pair set, or on none where it needs no pairs.
+
+    Attributes
+    ----------
+    method : ProbeMethod
+    settings : tuple of Setting
+    seeds : tuple of int
+    fits : LinearFits
+        On all training items: one a setting, or one a seed and setting where the method is stochastic.
+    test : ndarray of shape (n_test, fits, c)
+        Logits on test.
+    scores : dict of (rule, seed) to ndarray of shape (settings,)
+        What a rule maximises; not there where the rule cannot judge the method.
+    by_pairs : dict of seed to PairScores
+    seconds : float
+        Spent on fitting, all rules together.
+    n_fits : int
+        How many fits that were.
+    highest : int or None
+        Highest rank that a rule may choose; the rule ``oracle``, which is a ceiling, is free.
+    """
+
+    method: ProbeMethod
+    settings: tuple[Setting, ...]
+    seeds: tuple[int, ...]
+    fits: LinearFits | None = None
+    test: Array | None = None
+    scores: dict[tuple[str, int], Array] = field(default_factory=dict)
+    by_pairs: dict[int, PairScores] = field(default_factory=dict)
+    seconds: float = 0.0
+    n_fits: int = 0
+    highest: int | None = None
+
+    def fit(
+        self, data: FitData, seeds: Sequence[int], *, tol: float, start: LinearFits | None = None
+    ) -> LinearFits:
+        """Every setting for every seed, seed by seed; once for all where the method is not stochastic."""
+        begun = time.perf_counter()
+        repeated = tuple(seeds) if self.method.stochastic else tuple(seeds)[:1]
+        settings = [setting for _ in repeated for setting in self.settings]
+        each = [seed for seed in repeated for _ in self.settings]
+        found = self.method.fit(data, settings, each, start=start, tol=tol)
+        self.seconds += time.perf_counter() - begun
+        self.n_fits += len(settings)
+        return found
+
+    def place(self, seed: int, index: int) -> int:
+        """Where the fit of a seed and setting stands among the fits."""
+        return self.seeds.index(seed) * len(self.settings) + index if self.method.stochastic else index
+
+    def of_seed(self, values: Array, seed: int, axis: int = 0) -> Array:
+        """The part of an array over fits that belongs to one seed."""
+        first = self.place(seed, 0)
+        return np.take(values, np.arange(first, first + len(self.settings)), axis=axis)
+
+    def score_rows(
+        self, predicted: NDArray[np.int64], rule: str, items: ItemRows, seeds: Sequence[int]
+    ) -> None:
+        """Score every setting by its average on `items`, or by its worst group where the rule says so.
+
+        Parameters
+        ----------
+        predicted : ndarray of shape (n, fits)
+            Of as many seeds as `seeds` has, or of one where the method is not stochastic.
+        """
+        right = predicted == items.y[:, None]
+        if rule in ("worst-group", "oracle"):
+            _, codes = np.unique(np.stack([items.y, items.env]), axis=1, return_inverse=True)
+            codes = codes.reshape(-1)
+            accuracy = group_accuracies(predicted, items.y, codes, int(codes.max()) + 1)
+            value = np.nanmin(accuracy, axis=1)
+        else:
+            value = right.mean(axis=0)
+        for number, seed in enumerate(seeds):
+            first = number * len(self.settings) if self.method.stochastic else 0
+            self.scores[rule, seed] = value[first : first + len(self.settings)]
+
+    def choose(self, rule: str, seed: int) -> Choice | None:
+        """The setting that a rule chooses; None where it cannot judge the method."""
+        r = np.array([s.r for s in self.settings])
+        C = np.array([s.C for s in self.settings])
+        open_to = np.arange(len(r))
+        if self.highest is not None and rule != "oracle":
+            # Where even the lowest rank is over the limit, the lowest is all there is.
+            open_to = np.flatnonzero(r <= max(self.highest, r.min()))
+        if rule == "pairs":
+            if seed not in self.by_pairs:
+                return None
+            choice = choose_by_pairs(self.by_pairs[seed].take(open_to), r[open_to], C[open_to])
+        else:
+            found = self.scores.get((rule, seed))
+            if found is None:
+                return None
+            choice = best_average(np.asarray(found, np.float64)[open_to], r[open_to], C[open_to])
+        return replace(choice, index=int(open_to[choice.index]))
+
+
+def held_out_score(
+    candidates: Candidates,
+    coding: Coding,
+    train: ItemRows,
+    held: NDArray[np.bool_],
+    seeds: Sequence[int],
+    base: FitData,
+    validation: ItemRows | None,
+) -> NDArray[np.int64]:
+    """Labels that fits on the other training items give to those held out, shape (held, fits)."""
+    data = part_of(
+        coding, train, ~held, directions=base.directions, differences=base.differences,
+        validation=validation, axes=base.axes,
+    )  # fmt: skip
+    fits = candidates.fit(data, seeds, tol=SELECTION_TOL)
+    return Predictor(fits, coding).predict(train.X[held])

@@ -1,0 +1,177 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+import scipy.optimize
+from scipy.special import log_softmax
+
+from cfpairs.probes.erm import ERMClassifier
+from cfpairs.probes.ncm import NCMClassifier
+from cfpairs.probes.solver import Penalty, fit_logistic, principal_axes
+from cfpairs.probes.sparse import fit_sparse
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(90, 8)) * np.linspace(2, 0.3, 8) + 1.0
+    y = np.digitize(X[:, 0] + X[:, 3] + rng.normal(size=90), [2.0, 4.0])
+    return X @ principal_axes(X), y, rng.normal(size=(5, 8))
+
+
+def slow_fit(X, y, classes, C, B, strength):
+    """The objective, written down, and a general minimiser."""
+    n, d = X.shape
+    target = np.eye(classes)[y]
+
+    def objective(flat):
+        W, b = flat[: classes * d].reshape(classes, d), flat[classes * d :]
+        loss = -(target * log_softmax(X @ W.T + b, axis=1)).sum() / n
+        return loss + (W**2).sum() / (2 * C * n) + strength * ((B @ W.T) ** 2).sum()
+
+    found = scipy.optimize.minimize(objective, np.zeros(classes * (d + 1)), tol=1e-10)
+    return found.x[: classes * d].reshape(classes, d)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3, 50.0])
+def test_a_penalty_is_what_the_objective_says(data, strength):
+    X, y, B = data
+    fits = fit_logistic(
+        X, y, 3, np.array([0.5, 0.5]), tol=1e-9,
+        penalty=Penalty(B, np.full(2, strength), np.array([5, 2])),
+    )  # fmt: skip
+    for i, r in enumerate((5, 2)):
+        np.testing.assert_allclose(fits.coef[i], slow_fit(X, y, 3, 0.5, B[:r], strength), atol=2e-4)
+    assert (np.abs(fits.coef[0] - fits.coef[1]).max() > 1e-2) == (strength > 0)
+
+
+def test_a_strong_penalty_costs_no_more_steps_than_none(data):
+    X, y, B = data
+    C = np.full(4, 1.0)
+    strength = np.array([0.0, 1.0, 1e3, 1e6])
+    fits = fit_logistic(X, y, 3, C, tol=1e-6, penalty=Penalty(B, strength, np.full(4, 5)))
+    assert (fits.gradient_norm <= 1e-6).all()
+    assert fits.iterations[1:].max() <= 1.5 * fits.iterations[0]
+    assert np.abs(B @ fits.coef[3].T).max() < 1e-5 < np.abs(B @ fits.coef[1].T).max()
+
+
+def test_a_batch_that_is_split_gives_the_same(data):
+    X, y, B = data
+    C, ranks = np.geomspace(1e-3, 10, 12), np.arange(12) % 5
+    Q = np.linalg.qr(B.T)[0]
+    start = fit_logistic(X, y, 3, C, tol=1e-2)
+    for extra in (
+        {"Q": Q, "ranks": ranks},
+        {"penalty": Penalty(B, np.full(12, 2.0), ranks)},
+        {"start": start},
+    ):
+        whole = fit_logistic(X, y, 3, C, tol=1e-9, **extra)
+        split = fit_logistic(X, y, 3, C, tol=1e-9, max_bytes=100_000, **extra)
+        np.testing.assert_allclose(split.coef, whole.coef, atol=1e-6)
+        np.testing.assert_allclose(split.intercept, whole.intercept, atol=1e-6)
+
+
+def test_working_memory_is_bounded():
+    rng = np.random.default_rng(0)
+    X, y, C = rng.normal(size=(4000, 10)), rng.integers(0, 2, 4000), np.geomspace(1e-3, 10, 60)
+    peak = {}
+    for limit in (4 * 10**6, 10**9):
+        tracemalloc.start()
+        fit_logistic(X, y, 2, C, tol=1e-3, max_bytes=limit)
+        peak[limit] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak[4 * 10**6] < 4 * 10**6 + 4 * X.nbytes
+    assert peak[10**9] > 8 * 10**6
+
+
+def test_half_precision_rows_are_cast(data):
+    X, y, B = data
+    half = X.astype(np.float16)
+    np.testing.assert_allclose(
+        fit_logistic(half, y, 3, np.ones(1), tol=1e-9).coef,
+        fit_logistic(half.astype(np.float64), y, 3, np.ones(1), tol=1e-9).coef,
+        atol=1e-12,
+    )
+    probe = NCMClassifier(r=2).fit(half, y, differences=B.astype(np.float16))
+    assert probe.coef_.dtype == np.float64
+    assert np.abs(probe.coef_ @ probe.directions_).max() < 1e-10
+
+
+def test_constant_columns_get_no_weight(data):
+    X, y, _ = data
+    wide = np.hstack([X, np.full((90, 1), 7.0), np.zeros((90, 1))])
+    probe = ERMClassifier().fit(wide, y)
+    np.testing.assert_allclose(probe.coef_[:, :8], ERMClassifier().fit(X, y).coef_, atol=1e-6)
+    assert np.abs(probe.coef_[:, 8:]).max() < 1e-6
+
+
+def test_rows_given_twice_are_rows_of_weight_two(data):
+    X, y, B = data
+    twice = NCMClassifier(r=2, C=1.0).fit(np.vstack([X, X]), np.hstack([y, y]), differences=np.vstack([B, B]))
+    heavy = NCMClassifier(r=2, C=1.0).fit(X, y, np.full(90, 2.0), differences=B)
+    np.testing.assert_allclose(twice.coef_, heavy.coef_, atol=1e-6)
+
+
+def test_fewer_rows_than_dimensions():
+    rng = np.random.default_rng(1)
+    X, y, D = rng.normal(size=(12, 40)), np.arange(12) % 2, rng.normal(size=(1, 40))
+    probe = NCMClassifier(r=1, C=10.0).fit(X, y, differences=D)
+    assert probe.score(X, y) == 1.0
+    assert abs(probe.coef_ @ D[0]).max() < 1e-9
+    # Weights lie in the span of the rows and the direction, as the ridge wants.
+    span = np.linalg.qr(np.vstack([X, D]).T)[0]
+    np.testing.assert_allclose(probe.coef_ @ span @ span.T, probe.coef_, atol=1e-8)
+
+
+# L1 ------------------------------------------------------------------------------------------------------
+
+
+def l1_objective(W, b, X, y, C):
+    z = X @ W.T + b
+    z = np.hstack([np.zeros_like(z), z]) if z.shape[1] == 1 else z
+    return -(np.eye(z.shape[1])[y] * log_softmax(z, axis=1)).sum() / len(y) + np.abs(W).sum() / (C * len(y))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_l1_fits_are_scikit_learns(data, classes):
+    from sklearn.linear_model import LogisticRegression
+
+    X, y, _ = data
+    X, y, C = X - X.mean(axis=0), np.minimum(y, classes - 1), np.array([0.05, 0.3, 3.0])
+    fits = fit_sparse(X, y, classes, C, tol=1e-8)
+    assert (fits.gradient_norm <= 1e-8).all()
+    for i, strength in enumerate(C):
+        theirs = LogisticRegression(C=strength, l1_ratio=1.0, solver="saga", tol=1e-7, max_iter=20_000)
+        theirs.fit(X, y)
+        ours = l1_objective(fits.coef[i], fits.intercept[i], X, y, strength)
+        assert ours <= l1_objective(theirs.coef_, theirs.intercept_, X, y, strength) + 1e-9
+        np.testing.assert_allclose(fits.coef[i], theirs.coef_, atol=1e-3)
+    zeros = [(fits.coef[i] == 0).sum() for i in range(3)]
+    assert zeros[0] > zeros[1] > zeros[2]
+
+
+def test_l1_fits_do_not_depend_on_the_batch(data):
+    X, y, _ = data
+    C, weight = np.array([0.05, 0.3, 3.0]), np.random.default_rng(0).uniform(0.5, 2, (90, 3))
+    batch = fit_sparse(X, y, 3, C, weight=weight, tol=1e-9)
+    for i in range(3):
+        one = fit_sparse(X, y, 3, C[i : i + 1], weight=weight[:, i : i + 1], tol=1e-9)
+        np.testing.assert_allclose(one.coef[0], batch.coef[i], atol=1e-6)
+    # A weight of two is two rows.
+    twice = fit_sparse(np.vstack([X, X]), np.hstack([y, y]), 3, C, tol=1e-9)
+    heavy = fit_sparse(X, y, 3, C, weight=np.full((90, 3), 2.0), tol=1e-9)
+    np.testing.assert_allclose(twice.coef, heavy.coef, atol=1e-5)
+
+
+def test_a_strong_penalty_in_single_precision_gives_nearly_the_same_logits():
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(300, 40))
+    y = (X[:, 0] + X[:, 1] > 0).astype(np.int64)
+    B = np.linalg.qr(rng.normal(size=(40, 6)))[0].T * np.linspace(9.0, 1.0, 6)[:, None]
+    penalty = Penalty(B, np.array([0.01, 1.0, 1e4]), np.full(3, 6))
+    exact = fit_logistic(X, y, 2, np.ones(3), penalty=penalty, tol=1e-9)
+    rough = fit_logistic(X.astype(np.float32), y, 2, np.ones(3), penalty=penalty, tol=1e-3)
+    assert penalty.orthogonal and not Penalty(B + 1.0, penalty.strength, penalty.ranks).orthogonal
+    assert (rough.gradient_norm <= 1e-3).all()
+    assert np.abs(rough.logits(X) - exact.logits(X)).max() < 0.05
+    assert np.abs(exact.logits(X)[:, 0] - exact.logits(X)[:, 2]).max() > 0.1
