@@ -51,10 +51,3 @@ class DyingShards:
             self._marker.write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
         self._maker.make(tasks)
-
-
-class DeadlyShards(DyingShards):
-    """Edits that kill every worker."""
-
-    def make(self, _tasks: Sequence[EditTask]) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,11 +166,12 @@ class _Crew:
         )
         self._busy: dict[Any, tuple[Any, _Shard | None]] = {}
         self._idle: list[Any] = []
+        self._alive: list[Any] = []
         self._lost_at_start = 0
         for _ in range(pool.actors):
             self._start()
 
-    def work(self, shards: Sequence[_Shard]) -> Any:
+    def work(self, shards: Sequence[_Shard]) -> Iterator[int]:
         """Have every shard made; yields the number of tasks of each as it is done."""
         queue, left = deque(shards), len(shards)
         while left:
@@ -197,15 +198,17 @@ class _Crew:
 
     def dismiss(self) -> None:
         """End every worker."""
-        for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
-            self._ray.kill(worker)
-        self._idle, self._busy = [], {}
+        while self._alive:
+            self._ray.kill(self._alive.pop())
 
     def _start(self) -> None:
         worker = self._kind.remote(*self._given)
+        self._alive.append(worker)
         self._busy[worker.open.remote()] = worker, None
 
     def _replace(self, worker: Any, shard: _Shard | None, fault: Exception) -> None:
+        self._alive.remove(worker)
+        self._ray.kill(worker)  # it may only have been out of reach
         if shard is None:
             self._lost_at_start += 1
             if self._lost_at_start == TRIES:
@@ -219,5 +222,4 @@ class _Crew:
                     remedy="more memory, a smaller batch_size of the editor, or --engine local to see why",
                 ) from fault
             self._progress.say("a worker was lost; another takes its edits")
-        self._ray.kill(worker)  # it may only have been out of reach
         self._start()

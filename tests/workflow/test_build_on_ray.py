@@ -6,13 +6,16 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fakes import fake_workspace
-from ray_runs import DeadlyShards, DyingShards
+from ray_runs import DyingShards
 from typer.testing import CliRunner
 
 from cfpairs.cli import app
@@ -23,8 +26,8 @@ from cfpairs.pairs.base import BuildInputs, PairSet, Spread
 from cfpairs.pairs.edit.builder import EditBuilder, EditOptions
 from cfpairs.pairs.edit.making import Maker
 from cfpairs.pairs.edit.sharding import EditShards
-from cfpairs.progress import SILENT
 from cfpairs.tables import load_manifest
+from cfpairs.workflow import spreading
 from cfpairs.workflow.spreading import TRIES, RaySpread
 from cfpairs.workspace import Workspace
 
@@ -125,7 +128,7 @@ class TestShards:
 
         builder().build(replace(inputs(workspace, spread), judge=object(), embeddings=object()))
         sent = seen[0]["_inputs"]
-        assert (sent.judge, sent.embeddings, sent.spread) == (None, None, None) and sent.progress is SILENT
+        assert (sent.judge, sent.embeddings, sent.spread) == (None, None, None)
         assert set(sent.manifest["split"].to_pylist()) == {"train"}
 
     def test_others_that_would_edit_otherwise_are_refused(self, workspace: Workspace):
@@ -184,19 +187,123 @@ class TestOnACluster:
         assert_same(made, workspace, local)
         assert not (workspace.root / ".ray-token").exists()
 
-    def test_an_error_in_a_worker_is_one_line_here(self, workspace: Workspace):
-        def spread(maker: EditShards, tasks: Sequence[Any]) -> None:
-            maker.witness = workspace.root / "elsewhere.png"
-            ray(maker, tasks)
 
-        with RaySpread(workspace) as ray, pytest.raises(WorkspaceError, match="does not see the images"):
+class _LostError(Exception):
+    """Stands for an error of Ray's own."""
+
+
+class FakeRay:
+    """Actors in this process; those whose number is in `dying` are lost in the call of that name.
+
+    Calls are answered when they are waited for, in their order.
+    """
+
+    def __init__(self, machine: dict[str, float], dying: dict[str, range]) -> None:
+        self.exceptions = SimpleNamespace(RayError=_LostError)
+        self.machine, self.dying = machine, dying
+        self.options: dict[str, object] = {}
+        self.started = 0
+        self.alive: set[int] = set()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": self.machine}]
+
+    def put(self, value: object) -> bytes:
+        return pickle.dumps(value)
+
+    def remote(self, kind: Callable[..., object]) -> Any:
+        def options(**given: object) -> Any:
+            self.options = given
+            return SimpleNamespace(remote=partial(self._start, kind))
+
+        return SimpleNamespace(options=options)
+
+    def _start(self, kind: Callable[..., Any], maker: bytes, *rest: object) -> Any:
+        number, actor = self.started, kind(pickle.loads(maker), *rest)
+        self.started += 1
+        self.alive.add(number)
+        calls = {
+            name: SimpleNamespace(remote=partial(self._Call, number, name, getattr(actor, name)))
+            for name in ("open", "make")
+        }
+        return SimpleNamespace(number=number, **calls)
+
+    class _Call:
+        def __init__(self, number: int, name: str, work: Callable[..., Any], *given: object) -> None:
+            self.number, self.name, self.work, self.given = number, name, work, given
+
+    def wait(self, calls: list[_Call], num_returns: int) -> tuple[list[_Call], list[_Call]]:
+        assert num_returns == 1
+        return calls[:1], calls[1:]
+
+    def get(self, call: _Call) -> Any:
+        if call.number in self.dying.get(call.name, ()):
+            raise _LostError("a page\n\nof the worker's end\n")
+        return call.work(*call.given)
+
+    def kill(self, actor: Any) -> None:
+        self.alive.discard(actor.number)
+
+
+@pytest.fixture
+def on_fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeRay]:
+    """Put a `FakeRay` where a cluster would be joined."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a worker sets it in its own process
+
+    def start(machine: dict[str, float], **dying: range) -> FakeRay:
+        ray = FakeRay(machine, dying)
+        monkeypatch.setattr(spreading, "on_cluster", lambda *_: nullcontext(ray))
+        return ray
+
+    return start
+
+
+class TestCrew:
+    """Who is given what, and what is made of their answers, without a cluster."""
+
+    @pytest.mark.parametrize("dying", [{"make": range(3)}, {"open": range(3)}])
+    def test_lost_workers_are_replaced(self, dying, on_fake, workspace: Workspace, local):
+        ray = on_fake({"CPU": 4.0}, **dying)
+        with RaySpread(workspace, cpus_per_actor=1) as spread:
+            assert_same(builder().build(inputs(workspace, spread)), workspace, local)
+            assert ray.started == 4 + 3 and len(ray.alive) == 4
+        assert not ray.alive and not (workspace.root / ".ray-token").exists()
+        assert ray.options == {"num_cpus": 1, "num_gpus": None, "max_restarts": 0}
+
+    @pytest.mark.parametrize(
+        ("call", "told"),
+        [("make", f"edits have lost {TRIES} workers"), ("open", "got _LostError: of the worker's end")],
+    )
+    def test_what_loses_every_worker_ends(self, call: str, told: str, on_fake, workspace: Workspace):
+        ray = on_fake({"CPU": 1.0}, **{call: range(99)})
+        with RaySpread(workspace) as spread, pytest.raises(CfpairsError, match=told) as caught:
             builder().build(inputs(workspace, spread))
-
-    def test_edits_that_kill_every_worker_end(self, workspace: Workspace):
-        with (
-            RaySpread(workspace) as ray,
-            pytest.raises(CfpairsError, match=f"edits have lost {TRIES} workers") as caught,
-        ):
-            builder().build(inputs(workspace, lambda m, t: ray(DeadlyShards(m, workspace.root), t)))
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and ray.started == TRIES and not ray.alive
         assert not (workspace.root / ".ray-token").exists()
+
+    def test_an_error_in_a_worker_is_one_line_here(self, on_fake, workspace: Workspace):
+        def away(maker: EditShards, tasks: Sequence[Any]) -> None:
+            maker.witness = workspace.root / "elsewhere.png"
+            spread(maker, tasks)
+
+        ray = on_fake({"CPU": 1.0})
+        with RaySpread(workspace) as spread, pytest.raises(WorkspaceError, match="does not see the images"):
+            builder().build(inputs(workspace, away))
+        assert not ray.alive and not workspace.pair_images("edit").exists()
+
+    @pytest.mark.parametrize(("wants", "gpus"), [(True, 1), (False, None)])
+    def test_who_makes_use_of_a_gpu_has_one_for_itself(
+        self, wants: bool, gpus: int | None, on_fake, workspace: Workspace
+    ):
+        def spread(maker: EditShards, tasks: Sequence[Any]) -> None:
+            seen.append(maker.wants_gpu)
+            maker.wants_gpu = wants
+            crew(maker, tasks)
+
+        seen: list[bool] = []
+        ray = on_fake({"CPU": 8.0, "GPU": 2.0})
+        with RaySpread(workspace, cpus_per_actor=2) as crew:
+            builder().build(inputs(workspace, spread))
+            assert len(ray.alive) == (2 if wants else 4)
+        assert ray.options["num_gpus"] == gpus
+        assert not seen[0], "an editor of many threads works on the CPU"
