@@ -19,7 +19,7 @@ from ray_runs import DyingShards
 from typer.testing import CliRunner
 
 from cfpairs.cli import app
-from cfpairs.config import parse_options
+from cfpairs.config import Config, DataConfig, EncoderConfig, PairConfig, parse_options
 from cfpairs.embedding.ray_cluster import on_cluster
 from cfpairs.errors import CfpairsError, ConfigError, WorkspaceError
 from cfpairs.pairs.base import BuildInputs, PairSet, Spread
@@ -27,7 +27,8 @@ from cfpairs.pairs.edit.builder import EditBuilder, EditOptions
 from cfpairs.pairs.edit.making import Maker
 from cfpairs.pairs.edit.sharding import EditShards
 from cfpairs.tables import load_manifest
-from cfpairs.workflow import spreading
+from cfpairs.workflow import Context, spreading
+from cfpairs.workflow.pairs import _spreading, open_builder
 from cfpairs.workflow.spreading import TRIES, RaySpread
 from cfpairs.workspace import Workspace
 
@@ -151,14 +152,28 @@ class TestShards:
             builder().build(inputs(workspace, spread))
 
 
-def test_only_edits_ask_for_ray(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
-    config = workspace.root / "c.yaml"
-    config.write_text(
-        f"data:\n  preset: digits\n  root: {workspace.root}/none\nworkspace: {workspace.root}\n"
-    )
-    command = ["build", "--method", "random", "--pairs", "4", "-c", str(config), "--ray-address", "auto"]
-    result = CliRunner().invoke(app, command)
-    assert isinstance(result.exception, ConfigError) and "add --engine ray" in str(result.exception)
+def test_only_the_engine_ray_and_methods_that_make_images_ask_for_a_cluster(tmp_path: Path):
+    asked = {}
+    for engine in ("local", "ray"):
+        config = Config(
+            workspace=tmp_path, data=DataConfig(preset="digits"), encoder=EncoderConfig(engine=engine)
+        )
+        for method in ("edit", "random"):
+            with _spreading(Context(config), open_builder(PairConfig(method=method))) as spread:
+                asked[engine, method] = spread is not None
+    assert asked.pop(("ray", "edit")) and not any(asked.values())
+
+
+def test_an_address_needs_the_engine_ray(tmp_path: Path):
+    (tmp_path / "c.yaml").write_text(f"workspace: {tmp_path}\ndata: {{preset: digits}}\n")
+    command = ["build", "--method", "edit", "--pairs", "4", "-c", str(tmp_path / "c.yaml")]
+    for more, told in (
+        (["--ray-address", "auto"], "add --engine ray"),
+        (["--engine", "clay"], "(got 'clay')"),
+    ):
+        result = CliRunner().invoke(app, [*command, *more])
+        assert isinstance(result.exception, ConfigError) and told in str(result.exception)
+        assert not (tmp_path / "manifest.parquet").exists()
 
 
 @pytest.fixture(scope="module")
