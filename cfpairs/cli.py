@@ -37,6 +37,9 @@ WorkspaceOption = Annotated[
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Overrides the configuration's seed.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+RayAddressOption = Annotated[
+    str | None, typer.Option("--ray-address", help="Ray cluster to join, with --engine ray: auto | HOST:PORT")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
 
@@ -114,6 +117,16 @@ def _working(config: Path | None, workspace: Path | None, seed: int | None, quie
     with context.workspace.lock():
         keep_config(context, source)
         yield context
+
+
+def _with_engine(context: Context, engine: str | None, ray_address: str | None) -> Context:
+    """The same with another engine."""
+    from cfpairs.workflow.start import change
+
+    wanted = change(context.config, "encoder", engine=engine, ray_address=ray_address)
+    if ray_address is not None and wanted.encoder.engine != "ray":
+        raise ConfigError("--ray-address is for the engine ray", remedy="add --engine ray")
+    return context.with_config(encoder=wanted.encoder)
 
 
 class _Output:
@@ -224,6 +237,10 @@ def build(
         typer.Option("--set", metavar="KEY=VALUE", help="An option of the builder; may be repeated."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build again even if nothing changed.")] = False,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="Where images are edited and encoded: local | ray")
+    ] = None,
+    ray_address: RayAddressOption = None,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
     seed: SeedOption = None,
@@ -235,7 +252,8 @@ def build(
     from cfpairs.workflow.start import pair_config
 
     output = _Output(quiet=quiet, as_json=as_json)
-    with _working(config, workspace, seed, quiet) as context:
+    with _working(config, workspace, seed, quiet) as found:
+        context = _with_engine(found, engine, ray_address)
         if method is None and name is None:
             if pairs is not None or from_ is not None or settings:
                 raise ConfigError(
@@ -259,10 +277,7 @@ def embed(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto | cpu | cuda")] = None,
     engine: Annotated[str | None, typer.Option("--engine", help="local | ray")] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option("--ray-address", help="Ray cluster to join, with --engine ray: auto | HOST:PORT"),
-    ] = None,
+    ray_address: RayAddressOption = None,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
     seed: SeedOption = None,
@@ -275,12 +290,9 @@ def embed(
 
     output = _Output(quiet=quiet, as_json=as_json)
     with _working(config, workspace, seed, quiet) as context:
-        wanted = change(
-            context.config, "encoder", spec=encoder, device=device, engine=engine, ray_address=ray_address
-        )
-        if ray_address is not None and wanted.encoder.engine != "ray":
-            raise ConfigError("--ray-address is for the engine ray", remedy="add --engine ray")
-        output.stage(workflow.embed(context.with_config(encoder=wanted.encoder)))
+        wanted = change(context.config, "encoder", spec=encoder, device=device)
+        changed = context.with_config(encoder=wanted.encoder)
+        output.stage(workflow.embed(_with_engine(changed, engine, ray_address)))
     output.end()
 
 

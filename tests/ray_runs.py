@@ -1,13 +1,17 @@
-"""Encoders for the tests of the Ray engine; its workers import them from here."""
+"""Encoders and edits for the tests of the Ray engine; its workers import them from here."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from embedding_runs import MeanEncoder
+
+from cfpairs.pairs.base import ShardMaker
+from cfpairs.pairs.edit.base import EditTask
 
 
 class DyingEncoder(MeanEncoder):
@@ -29,3 +33,21 @@ class BrokenEncoder(MeanEncoder):
 
     def encode(self, batch: np.ndarray) -> np.ndarray:
         return super().encode(batch) * np.nan
+
+
+class DyingShards:
+    """Edits of which the first worker, unless `marker` is there, makes two and is then killed."""
+
+    def __init__(self, maker: ShardMaker, marker: Path) -> None:
+        self._maker, self._marker = maker, marker
+        self.batch_size, self.wants_gpu, self.witness = maker.batch_size, maker.wants_gpu, maker.witness
+
+    def open(self, workers: int) -> None:
+        self._maker.open(workers)
+
+    def make(self, tasks: Sequence[EditTask]) -> None:
+        if not self._marker.exists():
+            self._maker.make(tasks[:2])
+            self._marker.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._maker.make(tasks)

@@ -17,7 +17,7 @@ from typing import Any
 from cfpairs.errors import CfpairsError, ConfigError, MissingDependencyError
 from cfpairs.progress import SILENT, Progress
 
-__all__ = ["Machine", "Pool", "cores_here", "machines", "on_cluster", "plan_pool"]
+__all__ = ["Machine", "Pool", "cores_here", "explained", "machines", "on_cluster", "plan_pool"]
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Lists of items and short answers are all that goes through it; Ray asks for 75 MiB at least."""
@@ -231,3 +231,13 @@ def plan_pool(cluster: list[Machine], device: str, tasks: int, cpus: int | None 
         raise CfpairsError("the Ray cluster has no CPU to give", remedy="start it with --num-cpus")
     each = min(cpus or cores_here(), max(able)) if cpus else min(cores_here(), *able)
     return Pool(max(1, min(tasks, sum(m // each for m in able))), each, 0)
+
+
+def explained(error: Exception, what: str) -> CfpairsError:
+    """One line for what Ray itself gives up on; `what` is what it should have had made."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return CfpairsError(
+        f"Ray could not have every {what} made",
+        got=f"{type(error).__name__}: {lines[-1][:200] if lines else ''}",
+        remedy="is cfpairs on every machine, and memory enough? The same command goes on from here",
+    )

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 import pickle
-import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +15,11 @@ from cfpairs.embedding.engine import EmbedReport, ImageEncoder, finish, look_up
 from cfpairs.embedding.files import FileIndex
 from cfpairs.embedding.items import ItemList
 from cfpairs.embedding.parts import NEVER, EncoderIdentity, Parts
-from cfpairs.embedding.ray_cluster import Pool, machines, on_cluster, plan_pool
+from cfpairs.embedding.ray_cluster import Pool, explained, machines, on_cluster, plan_pool
+from cfpairs.embedding.ray_storage import storage_token
 from cfpairs.embedding.ray_worker import Assignment, Job, Made, PartWorker
-from cfpairs.errors import CfpairsError, WorkspaceError
+from cfpairs.errors import WorkspaceError
 from cfpairs.progress import SILENT, Advance, Progress
-from cfpairs.tables import write_bytes
 from cfpairs.workspace import Workspace
 
 __all__ = ["embed_items_on_ray"]
@@ -93,7 +90,7 @@ def embed_items_on_ray(
     seconds = 0.0
     if todo:
         given = _assign(todo, parts, part_rows)
-        with on_cluster(address, progress) as ray, _token(workspace) as (file, token):
+        with on_cluster(address, progress) as ray, storage_token(workspace) as (file, token):
             pool = plan_pool(machines(ray), info.metadata().get("device", "cpu"), len(given), cpus_per_actor)
             job = Job(
                 root=workspace.root,
@@ -123,18 +120,6 @@ def _assign(todo: ItemList, parts: Parts, part_rows: int) -> list[Assignment]:
     ]
 
 
-@contextmanager
-def _token(workspace: Workspace) -> Iterator[tuple[Path, str]]:
-    """A file in the workspace by which an actor knows that it sees the same storage."""
-    file = workspace.root / ".ray-token"
-    token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
-    write_bytes(file, token.encode())
-    try:
-        yield file, token
-    finally:
-        file.unlink(missing_ok=True)
-
-
 def _witness(todo: ItemList, workspace: Workspace) -> Path | None:
     files = (workspace.file(item.path) for item in itertools.islice(todo, 100))
     return next((file for file in files if file.is_file()), None)
@@ -157,7 +142,7 @@ def _run(
                 progress.say(f"part {row['number']} lost its worker and was made by another")
             advance(row["n_items"])
     except ray.exceptions.RayError as error:
-        raise _explained(error) from error
+        raise explained(error, "part") from error
     finally:
         rows.close()
         index.save()
@@ -185,16 +170,6 @@ def _answers(
             num_gpus=pool.gpus or None,
         )
     yield from made.iter_rows()
-
-
-def _explained(error: Exception) -> CfpairsError:
-    """One line for what Ray itself gives up on."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return CfpairsError(
-        "Ray could not have every part made",
-        got=f"{type(error).__name__}: {lines[-1][:200] if lines else ''}",
-        remedy="is cfpairs on every machine, and memory enough? The same command goes on from here",
-    )
 
 
 def _look_again(wanted: ItemList, workspace: Workspace, info: EncoderIdentity, store: str) -> Parts:

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from cfpairs.embedding.engine import ImageEncoder, embed_part
 from cfpairs.embedding.parts import Failure, Item, Parts
-from cfpairs.errors import CfpairsError, ConfigError, WorkspaceError
+from cfpairs.embedding.ray_storage import check_storage, pickled_error
+from cfpairs.errors import CfpairsError, ConfigError
 from cfpairs.tables import write_bytes
 from cfpairs.workspace import Workspace
 
@@ -102,7 +103,7 @@ class PartWorker:
             assignment: Assignment = pickle.loads(batch["content"][0].as_py())  # noqa: S301
             made = self._make(assignment)
         except Exception as fault:
-            error = _pickled(fault)
+            error = pickled_error(fault)
         return pa.table(
             {
                 "number": batch["number"],
@@ -135,7 +136,8 @@ class PartWorker:
     def _ready(self) -> ImageEncoder:
         """The encoder, loaded, after a look at what this machine sees and has."""
         if self._encoder is None:
-            _check_storage(self._job)
+            job = self._job
+            check_storage(job.root, job.token_file, job.token, job.witness)
             encoder = self._job.encoder_factory()
             _check_same(self._job.metadata, encoder.info.metadata())
             encoder.load()
@@ -165,25 +167,6 @@ def _counted(folder: Path, assignment: Assignment) -> Iterator[int]:
             mark.unlink(missing_ok=True)
 
 
-def _check_storage(job: Job) -> None:
-    machine = socket.gethostname()
-    try:
-        seen = job.token_file.read_text()
-    except OSError:
-        seen = None
-    if seen != job.token:
-        raise WorkspaceError(
-            f"the machine {machine} does not see the workspace {job.root}",
-            remedy="put it on storage that every machine has under this path",
-        )
-    if job.witness is not None and not job.witness.exists():
-        raise WorkspaceError(
-            f"the machine {machine} does not see the images",
-            got=f"no file {job.witness}",
-            remedy="put them on storage that every machine has under this path",
-        )
-
-
 def _check_same(expected: dict[str, str], got: dict[str, str]) -> None:
     for key in sorted(expected.keys() | got.keys()):
         if expected.get(key) != got.get(key):
@@ -193,12 +176,3 @@ def _check_same(expected: dict[str, str], got: dict[str, str]) -> None:
                 expected=expected.get(key),
                 remedy="install the same versions on every machine",
             )
-
-
-def _pickled(fault: Exception) -> bytes:
-    try:
-        content = pickle.dumps(fault)
-        pickle.loads(content)  # noqa: S301  # an error that cannot be rebuilt would be lost over there
-        return content
-    except Exception:
-        return pickle.dumps(RuntimeError(f"{type(fault).__name__}: {fault}"))

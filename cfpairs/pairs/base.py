@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from cfpairs.progress import SILENT, Progress
 from cfpairs.vectors import Embeddings
 from cfpairs.workspace import Workspace
 
-__all__ = ["BuildInputs", "Judge", "PairBuilder", "PairSet"]
+__all__ = ["BuildInputs", "Judge", "PairBuilder", "PairSet", "ShardMaker", "Spread"]
 
 
 class Judge(Protocol):
@@ -53,6 +53,43 @@ class Judge(Protocol):
         ...
 
 
+class ShardMaker(Protocol):
+    """Makes some of a builder's images in another process, which it was pickled to.
+
+    Attributes
+    ----------
+    batch_size : int
+        Tasks that are best given together.
+    wants_gpu : bool
+        Whether it makes use of a GPU.
+    witness : Path or None
+        A source image that could be opened where the builder runs.
+    """
+
+    batch_size: int
+    wants_gpu: bool
+    witness: Path | None
+
+    def open(self, workers: int) -> None:
+        """Get ready, once a process, with so many threads."""
+        ...
+
+    def make(self, tasks: Sequence[Any]) -> None:
+        """Write the image of each task into the workspace, where the builder finds and keeps it.
+
+        To be called again with the same tasks does no harm.
+        """
+        ...
+
+
+class Spread(Protocol):
+    """Other processes, perhaps on other machines with the same storage, that make images for a builder."""
+
+    def __call__(self, maker: ShardMaker, tasks: Sequence[Any]) -> None:
+        """Return when every task was made, or could not be made; `maker` is the same at every call."""
+        ...
+
+
 @dataclass(frozen=True)
 class BuildInputs:
     """Everything that a builder may use.
@@ -77,6 +114,8 @@ class BuildInputs:
         Licence and origin of the data set's images, for the card.
     judge : Judge, optional
         The encoder and a probe on the training items, for builders that check what they make.
+    spread : Spread, optional
+        Where a builder that makes images may have them made first.
     """
 
     workspace: Workspace
@@ -90,6 +129,7 @@ class BuildInputs:
     licence: str = ""
     judge: Judge | None = None
     progress: Progress = SILENT
+    spread: Spread | None = None
 
 
 @dataclass(frozen=True)

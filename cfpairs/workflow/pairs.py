@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from cfpairs.config import PairConfig, parse_options
 from cfpairs.errors import ConfigError, DataError
-from cfpairs.pairs.base import BuildInputs, PairSet
+from cfpairs.pairs.base import BuildInputs, PairSet, Spread
 from cfpairs.pairs.cells import cell_counts
 from cfpairs.registry import resolve
 from cfpairs.tables import (
@@ -141,7 +141,7 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
         sources = pa.concat_tables([training_items(context, _without_pair_set(manifest, name)), rest])
     embeddings = _embeddings(context, sources, name) if builder.needs_embeddings else None
     judging = open_judge(context, sources, name) if _wants_judge(builder) else nullcontext()
-    with judging as judge:
+    with judging as judge, _spreading(context, builder) as spread:
         made: PairSet = builder.build(
             BuildInputs(
                 workspace=workspace,
@@ -155,6 +155,7 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
                 licence=open_dataset(context).licence,
                 judge=judge,
                 progress=context.progress,
+                spread=spread,
             )
         )
     table = PAIRS.validate(made.pairs)
@@ -190,6 +191,16 @@ def _check_encoder(context: Context, pair: PairConfig, builder: Any) -> None:
             f"method {pair.method!r} makes images, which need an encoder, but the data set brings embeddings",
             remedy="use method nearest, random or import, or name the encoder that made the embeddings",
         )
+
+
+def _spreading(context: Context, builder: Any) -> AbstractContextManager[Spread | None]:
+    """Where images are made beside this process: with ``engine: ray``, on its cluster."""
+    config = context.config.encoder
+    if config.engine != "ray" or not getattr(builder, "makes_images", False):
+        return nullcontext()
+    from cfpairs.workflow.spreading import RaySpread
+
+    return RaySpread(context.workspace, config.ray_address, progress=context.progress)
 
 
 def _embeddings(context: Context, sources: pa.Table, name: str) -> Embeddings:

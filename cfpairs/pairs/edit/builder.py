@@ -21,8 +21,9 @@ from cfpairs.pairs.edit.base import Editor, EditPlan, EditRejectedError, EditSce
 from cfpairs.pairs.edit.checks import Checked, CheckOptions, Checks, check_section
 from cfpairs.pairs.edit.making import Made, Maker, mask_file
 from cfpairs.pairs.edit.masks import DEFAULT_MASKERS, open_masks
+from cfpairs.pairs.edit.sharding import EditShards
 from cfpairs.pairs.edit.streams import Choose, Outcome, Stream, in_order, make_streams, next_wave
-from cfpairs.progress import Advance
+from cfpairs.progress import SILENT, Advance
 from cfpairs.registry import resolve, suggest
 from cfpairs.tables import MANIFEST, PAIRS, fingerprint, make_table
 
@@ -135,14 +136,8 @@ class EditBuilder:
         """
         items = TrainItems.of(inputs.manifest)
         shares = self._shares(items)
-        masks = open_masks(
-            self.options.masks, self.options.mask_options, workspace=inputs.workspace, root=inputs.root
-        )
-        scene = EditScene(
-            inputs.workspace, items.table, items.env_names, items.label_names, masks, inputs.seed, inputs.root
-        )
         try:
-            targets = self.editor.open(scene)  # before the judge: a wrong setting must not cost an embedding
+            targets = self.open(inputs, items)  # before the judge: a wrong setting must not cost an embedding
             checks = Checks(self.options.checks, items, inputs.judge if self.wants_judge else None)
             streams = make_streams(
                 items, targets, self.options.choose, self.options.per_item, inputs.seed, shares
@@ -151,6 +146,21 @@ class EditBuilder:
         finally:
             self.editor.close()
         return self._pair_set(items, targets, list(in_order(streams)), inputs, checks)
+
+    def open(self, inputs: BuildInputs, items: TrainItems) -> frozenset[int]:
+        """Get the editor ready for these items; the environments that it can move them to."""
+        masks = open_masks(
+            self.options.masks, self.options.mask_options, workspace=inputs.workspace, root=inputs.root
+        )
+        scene = EditScene(
+            inputs.workspace, items.table, items.env_names, items.label_names, masks, inputs.seed, inputs.root
+        )
+        return self.editor.open(scene)
+
+    def maker(self, inputs: BuildInputs, workers: int | None = None) -> Maker:
+        """What makes the edits once the editor is open; `workers` where no option says how many threads."""
+        threads = self.options.workers or min(8, workers or os.cpu_count() or 1)
+        return Maker(self.editor, threads, lambda task, plan: self.place(inputs, task, plan))
 
     def _shares(self, items: TrainItems) -> dict[int, int] | None:
         if self.options.shares is None:
@@ -166,12 +176,15 @@ class EditBuilder:
         return {labels[name]: share for name, share in self.options.shares.items()}
 
     def _work(self, items: TrainItems, streams: list[Stream], inputs: BuildInputs, checks: Checks) -> None:
-        workers = self.options.workers or min(8, os.cpu_count() or 1)
-        maker = Maker(self.editor, workers, lambda task, plan: self._path(inputs, task, plan))
-        with inputs.progress.task(f"editing ({self.options.editor})", inputs.n_pairs) as advance:
+        maker = self.maker(inputs)
+        shards = None if inputs.spread is None else EditShards(self, inputs, items)
+        what = f"editing ({self.options.editor})"
+        # Those that edits are spread to show how far they are.
+        bar = inputs.progress if shards is None else SILENT
+        with bar.task(what, inputs.n_pairs) as advance:
             while wave := next_wave(streams, inputs.n_pairs):
                 candidates = [self._candidate(items, stream, place, inputs) for stream, place in wave]
-                outcomes = self._outcomes(items, candidates, maker, checks, inputs, advance)
+                outcomes = self._outcomes(items, candidates, maker, checks, inputs, advance, shards)
                 for candidate, outcome in zip(candidates, outcomes, strict=True):
                     if outcome.item is not None and outcome.item["item_id"] in candidate.stream.made_ids:
                         outcome = self._rejected(candidate, "the same edit is there already", inputs)
@@ -194,7 +207,8 @@ class EditBuilder:
         }
         return _Candidate(stream, EditTask(source, env, int(stream.turns[place])), pair)
 
-    def _path(self, inputs: BuildInputs, task: EditTask, plan: EditPlan) -> Path:
+    def place(self, inputs: BuildInputs, task: EditTask, plan: EditPlan) -> Path:
+        """The file of an edit; its name tells all that it is made of."""
         mask = None if plan.mask is None else plan.mask.key
         made_of = (inputs.name, self.made_with, task.item["item_id"], task.env, plan.key, mask)
         return inputs.workspace.pair_images(inputs.name) / f"edit-{fingerprint(*made_of)}.png"
@@ -207,6 +221,7 @@ class EditBuilder:
         checks: Checks,
         inputs: BuildInputs,
         advance: Advance,
+        shards: EditShards | None,
     ) -> list[Outcome]:
         """What comes of each candidate, those that fail a check tried again together."""
         outcomes: dict[int, Outcome] = {}
@@ -215,6 +230,9 @@ class EditBuilder:
         for attempt in range(self.options.attempts):
             again = []
             tasks = [replace(candidates[n].task, attempt=attempt) for n in open_ones]
+            if inputs.spread is not None and shards is not None:
+                shards.check_by(tasks)
+                inputs.spread(shards, tasks)  # what they made is found, and kept, below
             results = self._judged(tasks, maker, checks)
             for number, (made, checked) in zip(open_ones, results, strict=True):
                 candidate = candidates[number]
