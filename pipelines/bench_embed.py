@@ -200,6 +200,8 @@ def compare(name: str, work: Path, files: list[Path], rounds: int, precision: st
         far.close()
     try:
         _print_row(name, pipes, rounds)
+        for process in processes:
+            process.join(30)
     finally:
         for process in processes:
             process.kill()
