@@ -146,7 +146,7 @@ def _run(
             for part in encoded:
                 writer.put(part)
     except KeyboardInterrupt:
-        progress.say(f"stopped: {writer.said(len(todo))}; the same command goes on from there")
+        progress.say(writer.said(len(todo)))
         raise
     except WorkspaceError as error:
         raise WorkspaceError(

@@ -3,51 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import yaml
+from e2e_runs import run, write_config
 
 pytestmark = pytest.mark.e2e
-
-SMALL = {"size": 64, "train": 240, "val": 16, "test": 80}
-
-
-def run(*args: object, cwd: Path, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-    """Run ``cfpairs`` and fail with its output if the exit status is not the expected one."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cfpairs", *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    if check is not None:
-        assert done.returncode == check, done.stdout + done.stderr
-    return done
-
-
-def write_config(folder: Path, **changes: object) -> Path:
-    values = {
-        "workspace": "work",
-        "data": {"preset": "digits", "root": "digits", "options": SMALL},
-        "pairs": [{"method": m, "pairs": 40} for m in ("edit", "nearest", "random")],
-        "encoder": {"part_rows": 64},
-        "probe": {"r": "1,4", "C": [1e-3, 1e-1], "seeds": [0, 1], "folds": 3},
-    }
-    path = folder / "cfpairs.yaml"
-    path.write_text(yaml.safe_dump(values | changes))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -155,47 +121,6 @@ def test_commands_need_only_the_workspace(project, tmp_path):
     assert more[: len(first)] == first
 
 
-def parts_of(work: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(work.glob("embeddings/*/part-*.parquet"))}
-
-
-def test_embed_killed_in_the_middle_makes_only_the_missing_parts(project, tmp_path):
-    write_config(tmp_path, encoder={"part_rows": 16, "batch_size": 16})
-    (tmp_path / "digits").symlink_to(project / "digits")
-    whole = tmp_path / "whole"
-    run("embed", "-w", whole, cwd=tmp_path)
-    broken = tmp_path / "broken"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cfpairs", "embed", "-w", str(broken)], cwd=tmp_path, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while len(parts_of(broken)) < 3 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = {p: p.stat().st_mtime_ns for p in broken.glob("embeddings/*/part-*.parquet")}
-    assert 3 <= len(kept) < 21
-    run("embed", "-w", broken, cwd=tmp_path)
-    assert kept == {p: p.stat().st_mtime_ns for p in kept}
-    assert parts_of(broken) == parts_of(whole)
-    assert not list(broken.rglob("*.tmp"))
-
-
-def test_a_bad_image_is_set_aside(project, tmp_path):
-    write_config(tmp_path, encoder={"part_rows": 512})
-    (tmp_path / "digits").mkdir()
-    subprocess.run(["cp", "-r", f"{project / 'digits'}/.", tmp_path / "digits"], check=True)
-    victims = sorted((tmp_path / "digits" / "images").rglob("*.png"))[:2]
-    victims[0].write_bytes(victims[0].read_bytes()[:100])
-    victims[1].write_bytes(b"no image")
-    done = run("embed", cwd=tmp_path)
-    assert "2 images could not be read" in done.stdout
-    (failures,) = (tmp_path / "work").glob("embeddings/*/failures.parquet")
-    assert pq.read_table(failures).num_rows == 2
-    run("build", "--method", "random", cwd=tmp_path)
-    assert "2 items without a readable image were left out" in run("probe", cwd=tmp_path).stdout
-
-
 def test_a_second_process_is_turned_away(project, tmp_path):
     holder = subprocess.Popen(
         [
@@ -245,15 +170,6 @@ def test_bad_input_is_one_clear_line(project, args, status, message):
         assert done.stderr.startswith("cfpairs: ") and done.stderr.count("\n") == 1
 
 
-def test_no_configuration_at_all(tmp_path):
-    assert "cfpairs init digits" in run("run", cwd=tmp_path, check=2).stderr
-
-
-def test_unreadable_configuration(tmp_path):
-    (tmp_path / "cfpairs.yaml").write_text("sede: 1")
-    assert "perhaps 'seed'" in run("run", cwd=tmp_path, check=2).stderr
-
-
 def test_init_writes_a_configuration_that_runs_and_shows_the_groups(tmp_path, project):
     done = run("init", "digits", "--root", "d", "--out", "c.yaml", "-w", "w", cwd=tmp_path)
     assert "items in every group" in done.stdout and "0-4" in done.stdout
@@ -265,75 +181,5 @@ def test_init_writes_a_configuration_that_runs_and_shows_the_groups(tmp_path, pr
     assert not (tmp_path / "w").exists()
 
 
-def test_help_is_quick_and_imports_nothing_heavy(tmp_path):
-    code = (
-        "import sys; sys.argv = ['cfpairs', '--help']\n"
-        "from cfpairs.cli import main\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'pyarrow', 'pandas', 'sklearn', 'pydantic'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)"
-    )
-    times = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-        times.append(time.perf_counter() - begun)
-        assert done.returncode == 0, done.stderr
-    assert "Commands" in done.stdout
-    assert min(times) < 0.4
-
-
-def test_doctor_and_list(tmp_path):
-    found = json.loads(run("doctor", "--json", cwd=tmp_path).stdout)["findings"]
-    assert {f["name"] for f in found} >= {
-        "python",
-        "torch",
-        "cuda",
-        "faiss",
-        "encoder lite",
-        "disk",
-        "memory",
-    }
-    assert not [f for f in found if f["level"] == "error"]
-    assert "ncm" in run("list", "probes", cwd=tmp_path).stdout
-    assert run("--version", cwd=tmp_path).stdout.startswith("cfpairs ")
-
-
 def test_quiet_says_nothing(project):
     assert run("run", "--quiet", cwd=project).stdout == ""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_ctrl_c_is_one_line(project, tmp_path):
-    write_config(tmp_path, encoder={"part_rows": 16, "batch_size": 16})
-    (tmp_path / "digits").symlink_to(project / "digits")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cfpairs", "embed"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not parts_of(tmp_path / "work") and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    said = r"stopped: \d+ of 336 items are written; the same command goes on from there"
-    assert re.fullmatch(said, error.strip())
-
-
-def test_a_workspace_may_be_moved(project, tmp_path):
-    """Paths inside a workspace are relative; what stands in it stays valid, the made images with it."""
-    edit = {"method": "edit", "pairs": 20, "options": {"checks": {"embedding": False}}}
-    write_config(tmp_path, data={"preset": "digits", "options": SMALL}, pairs=[edit])
-    run("build", cwd=tmp_path)
-    (tmp_path / "work").rename(tmp_path / "moved")
-    states = json.loads(run("status", "--json", "-w", "moved", cwd=tmp_path).stdout)["stages"]
-    assert {s["stage"]: s["state"] for s in states}["pairs:edit"] == "done"
-    assert "pairs edit: up to date" in run("build", "-w", "moved", cwd=tmp_path).stdout
-    (tmp_path / "moved" / "manifest.parquet").unlink()
-    assert "pairs edit: 20 ok" in run("build", "-w", "moved", cwd=tmp_path).stdout
-    manifest = pq.read_table(tmp_path / "moved" / "manifest.parquet")
-    assert manifest["origin"].to_pylist().count("edit") == 20
