@@ -12,17 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cfpairs.errors import DataError
-from cfpairs.probes.adam import (
-    Adam,
-    Batch,
-    Field,
-    GradientMethod,
-    GradientProbe,
-    by_stream,
-    check_number,
-    cross_entropy,
-)
+from cfpairs.probes.adam import Adam, Batch, Field, by_stream, cross_entropy
+from cfpairs.probes.convex import check_number
 from cfpairs.probes.distances import causal_cuts, coral, mmd, pair_weights
+from cfpairs.probes.gradient import GradientMethod, GradientProbe
 from cfpairs.probes.method import FitData, Need, Setting, Value
 from cfpairs.probes.solver import LinearFits
 
@@ -113,9 +106,9 @@ class AlignmentClassifier(GradientProbe):
         """Fit the probe; see `IRMClassifier.fit`. Weights of rows are those of their losses."""
         if self.distance not in ("coral", "mmd"):
             raise DataError("distance is unknown", got=repr(self.distance), expected="'coral' or 'mmd'")
-        p = check_number("p", self.p, above=True)
+        p = check_number(self.p, "p", strictly=True)
         params: dict[str, Value] = {
-            "lambda": check_number("penalty_weight", self.penalty_weight),
+            "lambda": check_number(self.penalty_weight, "penalty_weight"),
             "p": int(p),
             "steps": self.steps,
             "lr": self.lr,

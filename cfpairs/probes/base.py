@@ -97,6 +97,19 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     tol: float
     max_iter: int
 
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        class_weight: ClassWeight = None,
+        tol: float = 1e-10,
+        max_iter: int = 2000,
+    ) -> None:
+        self.C = C
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+
     def _start(
         self, X: Any, y: Any, sample_weight: Any, env: Any
     ) -> tuple[Array, NDArray[np.int64], Array | None]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cfpairs.errors import DataError
 from cfpairs.metrics import group_accuracies
 from cfpairs.probes.crossfit import Coding, ItemRows, PairRows, part_of
 from cfpairs.probes.method import FitData, ProbeMethod, Setting
@@ -125,10 +126,16 @@ class Candidates:
         """Where the fit of a seed and setting stands among the fits."""
         return self.seeds.index(seed) * len(self.settings) + index if self.method.stochastic else index
 
-    def of_seed(self, values: Array, seed: int, axis: int = 0) -> Array:
+    def of_seed(self, values: NDArray[Any], seed: int, axis: int = 0) -> NDArray[Any]:
         """The part of an array over fits that belongs to one seed."""
         first = self.place(seed, 0)
         return np.take(values, np.arange(first, first + len(self.settings)), axis=axis)
+
+    def test_labels(self, coding: Coding) -> NDArray[np.int64]:
+        """Labels that every fit gives to the test rows, shape (n_test, fits)."""
+        if self.test is None:
+            raise DataError(f"{self.method.name} was measured before it was fitted")
+        return coding.labels(decide(self.test))
 
     def score_rows(
         self, predicted: NDArray[np.int64], rule: str, items: ItemRows, seeds: Sequence[int]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from cfpairs.probes.base import ClassWeight, LinearProbe
+from cfpairs.probes.base import LinearProbe
 from cfpairs.probes.convex import fit_convex, row_weights
 from cfpairs.probes.method import FitData, Need, ProbeMethod, Setting
 from cfpairs.probes.solver import LinearFits
@@ -49,19 +49,6 @@ class ERMClassifier(LinearProbe):
     >>> ERMClassifier().fit(np.array([[-1.0], [1.0]]), [0, 1]).predict([[0.3]])
     array([1])
     """
-
-    def __init__(
-        self,
-        C: float = 1.0,
-        *,
-        class_weight: ClassWeight = None,
-        tol: float = 1e-10,
-        max_iter: int = 2000,
-    ) -> None:
-        self.C = C
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> ERMClassifier:
         """Fit the probe.

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from cfpairs.errors import DataError
-from cfpairs.probes.adam import Batch, Field, GradientMethod, GradientProbe, check_number, cross_entropy
+from cfpairs.probes.adam import Batch, Field, cross_entropy
+from cfpairs.probes.convex import check_number
+from cfpairs.probes.gradient import GradientMethod, GradientProbe
 from cfpairs.probes.method import FitData, Need, Setting, Value
 from cfpairs.probes.solver import LinearFits
 
@@ -76,7 +78,7 @@ class FishClassifier(GradientProbe):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> FishClassifier:
         """Fit the probe; see `IRMClassifier.fit`."""
-        if not 0 < check_number("eps", self.eps) <= 1:
+        if not 0 < check_number(self.eps, "eps") <= 1:
             raise DataError("eps cannot be used", got=repr(self.eps), expected="a number over 0, at most 1")
         params: dict[str, Value] = {"eps": self.eps, "lr": self.lr, "steps": self.steps}
         self._fit_by(Fish(self.device), X, y, sample_weight, env, params)

@@ -10,15 +10,9 @@ import torch
 from torch import Tensor
 
 from cfpairs.errors import DataError
-from cfpairs.probes.adam import (
-    Batch,
-    Field,
-    GradientMethod,
-    GradientProbe,
-    check_number,
-    cross_entropy,
-    group_means,
-)
+from cfpairs.probes.adam import Batch, Field, cross_entropy, group_means
+from cfpairs.probes.convex import check_number
+from cfpairs.probes.gradient import DescendingMethod, GradientProbe
 from cfpairs.probes.method import FitData, Need, Setting, Value
 
 __all__ = ["GroupDRO", "GroupDROClassifier"]
@@ -92,8 +86,8 @@ class GroupDROClassifier(GradientProbe):
         if self.groups not in ("label-env", "env"):
             raise DataError("groups is unknown", got=repr(self.groups), expected="'label-env' or 'env'")
         params: dict[str, Value] = {
-            "eta": check_number("eta", self.eta),
-            "adjustment": check_number("adjustment", self.adjustment),
+            "eta": check_number(self.eta, "eta"),
+            "adjustment": check_number(self.adjustment, "adjustment"),
             "groups": self.groups,
             "steps": self.steps,
             "lr": self.lr,
@@ -131,7 +125,7 @@ class WorstGroup:
         return (means.T @ self.log_q.exp())[:, :, None] * residual
 
 
-class GroupDRO(GradientMethod):
+class GroupDRO(DescendingMethod):
     """``groupdro``: logistic regression for the worst group; looks at environments, or at groups."""
 
     name: ClassVar[str] = "groupdro"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -10,16 +11,9 @@ import torch
 from torch import Tensor
 
 from cfpairs.errors import DataError
-from cfpairs.probes.adam import (
-    Batch,
-    Field,
-    GradientMethod,
-    GradientProbe,
-    check_number,
-    cross_entropy,
-    descend,
-    spin,
-)
+from cfpairs.probes.adam import Batch, Field, cross_entropy, descend, spin
+from cfpairs.probes.convex import check_number
+from cfpairs.probes.gradient import GradientMethod, GradientProbe
 from cfpairs.probes.method import FitData, Need, Setting, Value
 from cfpairs.probes.solver import LinearFits
 
@@ -120,9 +114,9 @@ class IRMClassifier(GradientProbe):
         if self.penalty not in ("square", "halves"):
             raise DataError("penalty is unknown", got=repr(self.penalty), expected="'square' or 'halves'")
         params: dict[str, Value] = {
-            "lambda": check_number("penalty_weight", self.penalty_weight),
+            "lambda": check_number(self.penalty_weight, "penalty_weight"),
             "penalty": self.penalty,
-            "anneal_steps": int(check_number("anneal_steps", self.anneal_steps)),
+            "anneal_steps": int(check_number(self.anneal_steps, "anneal_steps")),
             "rescale": bool(self.rescale),
             "steps": self.steps,
             "lr": self.lr,
@@ -168,11 +162,12 @@ class PenalisedMethod(GradientMethod):
         W, b, norm = descend(field, self.penalised(settings, strength, rescale, rng), steps, lr, rng)
         return field.finish(W, b, norm, anneal + steps)
 
+    @abstractmethod
     def penalised(
         self, settings: Sequence[Setting], strength: Tensor, rescale: bool, rng: np.random.Generator
     ) -> Any:
         """The objective at the given lambda."""
-        raise NotImplementedError
+        ...
 
 
 class Invariance(Penalised):

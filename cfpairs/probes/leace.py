@@ -11,7 +11,7 @@ import scipy.linalg
 import torch
 from numpy.typing import NDArray
 
-from cfpairs.probes.base import ClassWeight, LinearProbe
+from cfpairs.probes.base import LinearProbe
 from cfpairs.probes.convex import fit_convex, one_fit
 from cfpairs.probes.method import FitData, Need, ProbeMethod, Rows, Setting
 from cfpairs.probes.solver import LinearFits
@@ -75,19 +75,6 @@ class LEACEClassifier(LinearProbe):
     >>> probe.predict([[1.0, 0.0], [1.0, 9.0], [-1.0, 9.0]]).tolist()
     [1, 1, 0]
     """
-
-    def __init__(
-        self,
-        C: float = 1.0,
-        *,
-        class_weight: ClassWeight = None,
-        tol: float = 1e-10,
-        max_iter: int = 2000,
-    ) -> None:
-        self.C = C
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> LEACEClassifier:
         """Fit the probe.

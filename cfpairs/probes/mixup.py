@@ -11,15 +11,9 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
 
-from cfpairs.probes.adam import (
-    Batch,
-    Field,
-    GradientMethod,
-    GradientProbe,
-    by_stream,
-    check_number,
-    cross_entropy,
-)
+from cfpairs.probes.adam import Batch, Field, by_stream, cross_entropy
+from cfpairs.probes.convex import check_number
+from cfpairs.probes.gradient import DescendingMethod, GradientProbe
 from cfpairs.probes.method import FitData, Need, Setting, Value
 
 __all__ = ["LISA", "LISAClassifier", "Mixup", "MixupClassifier", "lisa_partners"]
@@ -95,7 +89,7 @@ class MixupClassifier(GradientProbe):
             If there is one class only, or a value cannot be used.
         """
         params: dict[str, Value] = {
-            "alpha": check_number("alpha", self.alpha),
+            "alpha": check_number(self.alpha, "alpha"),
             "steps": self.steps,
             "lr": self.lr,
         }
@@ -165,8 +159,8 @@ class LISAClassifier(GradientProbe):
     def fit(self, X: Any, y: Any, *, env: Any = None) -> LISAClassifier:
         """Fit the probe; see `IRMClassifier.fit`. Rows have no weights: which are mixed is drawn."""
         params: dict[str, Value] = {
-            "p_sel": check_number("p_sel", self.p_sel),
-            "alpha": check_number("alpha", self.alpha),
+            "p_sel": check_number(self.p_sel, "p_sel"),
+            "alpha": check_number(self.alpha, "alpha"),
             "steps": self.steps,
             "lr": self.lr,
         }
@@ -292,7 +286,7 @@ def lisa_partners(
     return np.where(choice < p_sel, _Others(y, env).draw(at), _Others(env, y).draw(at))
 
 
-class Mixup(GradientMethod):
+class Mixup(DescendingMethod):
     """``mixup``: logistic regression on mixed rows; looks at training labels alone."""
 
     name: ClassVar[str] = "mixup"
@@ -316,7 +310,7 @@ class Mixup(GradientMethod):
         return Mixed(field, np.array([s.number("alpha") for s in settings]), None, rngs)
 
 
-class LISA(GradientMethod):
+class LISA(DescendingMethod):
     """``lisa``: logistic regression on rows mixed within a label or an environment; looks at both."""
 
     name: ClassVar[str] = "lisa"

@@ -91,19 +91,6 @@ class MeanDifferenceClassifier(LinearProbe):
     [0.0, 1.0]
     """
 
-    def __init__(
-        self,
-        C: float = 1.0,
-        *,
-        class_weight: ClassWeight = None,
-        tol: float = 1e-10,
-        max_iter: int = 2000,
-    ) -> None:
-        self.C = C
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
-
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> MeanDifferenceClassifier:
         """Fit the probe.
 

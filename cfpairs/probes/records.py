@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cfpairs.metrics import Evaluation, Groups, evaluate, worst_group_gain
+from cfpairs.metrics import Evaluation, Groups, evaluate, group_accuracies, worst_group_gain
 from cfpairs.probes.candidates import Candidates
 from cfpairs.probes.crossfit import Coding, ItemRows
 from cfpairs.probes.method import Setting
 from cfpairs.probes.solver import LinearFits, decide
-from cfpairs.selection import Choice
+from cfpairs.selection import Choice, choose_by_pairs
 
 __all__ = ["Recorder", "Study"]
 
@@ -88,12 +88,9 @@ class Recorder:
         """One row for every fit of a method on all training items."""
         if each.fits is None or each.test is None:
             return
-        predicted = self.coding.labels(decide(each.test))
-        member = np.zeros((len(self.groups), len(self.codes)))
-        member[self.codes, np.arange(len(self.codes))] = 1.0
-        n = member.sum(axis=1)
-        right = predicted == self.test.y[:, None]
-        accuracy = (member @ right)[n > 0] / n[n > 0][:, None]
+        predicted = each.test_labels(self.coding)
+        accuracy = group_accuracies(predicted, self.test.y, self.codes, len(self.groups))
+        average = (predicted == self.test.y[:, None]).mean(axis=0)
         seeds = each.seeds if each.method.stochastic else each.seeds[:1]
         for seed in seeds:
             for i, setting in enumerate(each.settings):
@@ -111,13 +108,37 @@ class Recorder:
                         "C": setting.C,
                         "params": json.dumps(dict(setting.params)),
                         "seed": seed if each.method.stochastic else None,
-                        "worst_group": float(accuracy[:, place].min()),
-                        "average": float(right[:, place].mean()),
+                        "worst_group": float(np.nanmin(accuracy[place])),
+                        "average": float(average[place]),
                         "iterations": int(each.fits.iterations[place]),
                         "gradient_norm": float(each.fits.gradient_norm[place]),
                         **scores,
                     }
                 )
+
+    def curve(self, name: str, each: Candidates, seed: int) -> None:
+        """Test figures of ERM and at every rank of a method; the rest is chosen by held-out pairs."""
+        if seed not in each.by_pairs or not (each.method.ranks or each.method.name == REFERENCE):
+            return
+        scores = each.by_pairs[seed]
+        predicted = each.of_seed(each.test_labels(self.coding), seed, axis=1)
+        for r in sorted({s.r for s in each.settings}):
+            of = np.array([i for i, s in enumerate(each.settings) if s.r == r])
+            C = np.array([each.settings[i].C for i in of])
+            best = int(of[choose_by_pairs(scores.take(of), np.full(len(of), r), C).index])
+            found = evaluate(self.test.y, predicted[:, best], self.test.env, groups=self.groups)
+            self.study.curves.append(
+                {
+                    "pair_set": name,
+                    "method": each.method.name,
+                    "r": r,
+                    "C": each.settings[best].C,
+                    "worst_group": found.worst_group,
+                    "worst_group_low": found.worst_group_low,
+                    "worst_group_high": found.worst_group_high,
+                    "average": found.average,
+                }
+            )
 
     def chosen(
         self,

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from cfpairs.config import ProbeConfig, parse_r
 from cfpairs.errors import DataError
-from cfpairs.metrics import Groups, group_accuracies, wilson_interval
+from cfpairs.metrics import Groups
 from cfpairs.probes.candidates import SELECTION_TOL, Candidates, PairJudge, Predictor, held_out_score
 from cfpairs.probes.crossfit import (
     Coding,
@@ -28,11 +28,10 @@ from cfpairs.probes.crossfit import (
     in_domain_mask,
 )
 from cfpairs.probes.method import FitData, ProbeMethod
-from cfpairs.probes.records import REFERENCE, Recorder, Study
+from cfpairs.probes.records import Recorder, Study
 from cfpairs.probes.solver import principal_axes
 from cfpairs.progress import SILENT, Progress
 from cfpairs.registry import resolve
-from cfpairs.selection import choose_by_pairs
 from cfpairs.subspace import Directions, difference_directions
 
 __all__ = ["AUTO_RANKS", "Study", "run_study"]
@@ -156,7 +155,6 @@ class _Bench:
             self.val_fit, self.val_judge = halves(known, config.seeds[0])
         groups = Groups(np.concatenate([train.y, test.y]), np.concatenate([train.env, test.env]))
         self.recorder = Recorder(self.test, groups, groups.counts(train.y, train.env), axes, self.coding)
-        self.test_codes = groups.codes(self.test.y, self.test.env)
         self.methods = [method for method in methods if self._possible(method)]
         self.shared: dict[str, Candidates] = {}
 
@@ -283,8 +281,7 @@ class _Bench:
             each.test = each.fits.logits(self.test.X)
         predictor = Predictor(each.fits, self.coding) if each.fits is not None else None
         if "oracle" in self.config.selection:
-            labels = self.coding.labels(_decided(each.test))
-            each.score_rows(labels, "oracle", self.test, each.seeds)
+            each.score_rows(each.test_labels(self.coding), "oracle", self.test, each.seeds)
         if self.validation is None or predictor is None or "test" in each.method.needs:
             return
         judged = self.val_judge if "validation" in each.method.needs else self.validation
@@ -391,7 +388,7 @@ class _Bench:
             rules = [rule for rule in self.config.selection if rule == "pairs" or each in fresh]
             self._final(each, rules, name, own, pairs, base)
             if pairs is not None and each.by_pairs:
-                self._curve(each, pairs)
+                self.recorder.curve(pairs.name, each, self.config.seeds[0])
             each.by_pairs = {}
 
     def _final(
@@ -424,44 +421,3 @@ class _Bench:
                 name if rule == "pairs" else own, each, rule, seed, choice, fits, logits, place,
                 n_pairs=None if pairs is None else len(pairs),
             )  # fmt: skip
-
-    def _curve(self, each: Candidates, pairs: PairRows) -> None:
-        """Test figures at every rank; the rest is chosen by the held-out pairs of the first seed."""
-        seed = self.config.seeds[0]
-        if (
-            each.test is None
-            or seed not in each.by_pairs
-            or not (each.method.ranks or each.method.name == REFERENCE)
-        ):
-            return
-        scores = each.by_pairs[seed]
-        predicted = self.coding.labels(_decided(each.of_seed(each.test, seed, axis=1)))
-        accuracy = group_accuracies(predicted, self.test.y, self.test_codes, len(self.recorder.groups))
-        for r in sorted({s.r for s in each.settings}):
-            of = np.array([i for i, s in enumerate(each.settings) if s.r == r])
-            C = np.array([each.settings[i].C for i in of])
-            best = int(of[choose_by_pairs(scores.take(of), np.full(len(of), r), C).index])
-            worst = int(np.nanargmin(accuracy[best]))
-            rows = self.test_codes == worst
-            right = predicted[:, best] == self.test.y
-            low, high = wilson_interval(right[rows].sum(), rows.sum())
-            self.study.curves.append(
-                {
-                    "pair_set": pairs.name,
-                    "method": each.method.name,
-                    "r": r,
-                    "C": each.settings[best].C,
-                    "worst_group": float(accuracy[best, worst]),
-                    "worst_group_low": float(low),
-                    "worst_group_high": float(high),
-                    "average": float(right.mean()),
-                }
-            )
-
-
-def _decided(logits: Array | None) -> NDArray[np.int64]:
-    from cfpairs.probes.solver import decide
-
-    if logits is None:
-        raise DataError("a probe was measured before it was fitted")
-    return decide(logits)

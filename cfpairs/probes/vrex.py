@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from cfpairs.probes.adam import Batch, GradientProbe, check_number, cross_entropy
+from cfpairs.probes.adam import Batch, cross_entropy
+from cfpairs.probes.convex import check_number
+from cfpairs.probes.gradient import GradientProbe
 from cfpairs.probes.irm import Penalised, PenalisedMethod
 from cfpairs.probes.method import Setting, Value
 
@@ -77,8 +79,8 @@ class VREXClassifier(GradientProbe):
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> VREXClassifier:
         """Fit the probe; see `IRMClassifier.fit`."""
         params: dict[str, Value] = {
-            "lambda": check_number("penalty_weight", self.penalty_weight),
-            "anneal_steps": int(check_number("anneal_steps", self.anneal_steps)),
+            "lambda": check_number(self.penalty_weight, "penalty_weight"),
+            "anneal_steps": int(check_number(self.anneal_steps, "anneal_steps")),
             "rescale": bool(self.rescale),
             "steps": self.steps,
             "lr": self.lr,

@@ -429,6 +429,7 @@ def test_the_estimators_are_their_methods():
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_over_the_limit_are_drawn_step_by_step(monkeypatch, name):
     monkeypatch.setattr("cfpairs.probes.adam.FULL_ROWS", 100)
+    monkeypatch.setattr("cfpairs.probes.gradient.FULL_ROWS", 100)
     X, y, env = draw()
     method = resolve("probes", name)()
     settings = method.settings((0,), (1.0,), 2, {"steps": (5,)})
