@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -362,6 +363,47 @@ def report(
     output.end()
     if open_page:
         typer.launch(Path(result.data["html"]).as_uri())
+
+
+@app.command()
+def review(
+    pair_set: Annotated[
+        list[str] | None, typer.Option("--pair-set", help="Pair set; may be repeated; default all.")
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port on this machine; default one that is free.")
+    ] = 0,
+    open_page: Annotated[
+        bool,
+        typer.Option("--open/--no-open", help="Open the page in the browser, or only print its address."),
+    ] = True,
+    encoder: Annotated[str | None, typer.Option("--encoder", help="Whose embeddings to use.")] = None,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = None,
+    seed: SeedOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep or drop pairs on a local page, worst first; Ctrl-C ends it."""
+    from cfpairs.workflow.review import open_review
+    from cfpairs.workflow.start import change
+
+    def ready(url: str) -> None:
+        if as_json:
+            typer.echo(json.dumps({"url": url, "pid": os.getpid()}))
+        else:
+            typer.echo(f"review: {url}\n  every decision is saved at once; Ctrl-C ends the page")
+        sys.stdout.flush()
+        if open_page:
+            typer.launch(url)
+
+    with _working(config, workspace, seed, quiet) as context:
+        wanted = change(context.config, "encoder", spec=encoder)
+        changed = context.with_config(encoder=wanted.encoder)
+        result = open_review(changed, pair_set or ()).serve(port, ready)
+    output = _Output(quiet=quiet, as_json=False)
+    if not as_json:
+        output.stage(result)
 
 
 @app.command()

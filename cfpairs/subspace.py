@@ -180,6 +180,26 @@ class SecondMoment:
         self.n_pairs += len(rows)
         return self
 
+    def remove(self, D: NDArray[Any]) -> SecondMoment:
+        """Take out rows of shape (k, d) that were added before.
+
+        Raises
+        ------
+        DataError
+            If these are more rows than were added.
+        """
+        rows = np.asarray(D, dtype=np.float64)
+        if rows.ndim == 2 and len(rows) > self.n_pairs:
+            raise DataError(
+                "more pairs are taken out than were added", got=len(rows), expected=f"at most {self.n_pairs}"
+            )
+        gone = SecondMoment(self.dim).update(rows)
+        self.gram -= gone.gram
+        self.total -= gone.total
+        self.energy -= gone.energy
+        self.n_pairs -= gone.n_pairs
+        return self
+
     def merge(self, other: SecondMoment) -> SecondMoment:
         """Add the sums of `other`."""
         if other.dim != self.dim:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from cfpairs.errors import DataError, UnknownNameError, WorkspaceError
 from cfpairs.preprocessing import Preprocessor
 from cfpairs.registry import entries, resolve, suggest
+from cfpairs.review.decisions import dropped_by_hand
 from cfpairs.tables import (
     PAIRS,
     RESULTS,
+    REVIEW_COLUMNS,
     file_metadata,
     fingerprint,
     load_manifest,
@@ -40,7 +42,16 @@ if TYPE_CHECKING:
     from cfpairs.probes.crossfit import ItemRows, PairRows
     from cfpairs.probes.study import Study
 
-__all__ = ["ProbeInputs", "latest_run", "load_inputs", "pair_set_names", "probe", "probe_state"]
+__all__ = [
+    "ProbeInputs",
+    "hand_notes",
+    "latest_run",
+    "load_inputs",
+    "pair_set_names",
+    "pairs_digest",
+    "probe",
+    "probe_state",
+]
 
 
 @dataclass(frozen=True)
@@ -95,8 +106,16 @@ def pair_set_names(context: Context, chosen: Sequence[str] = ()) -> list[str]:
     return [*first, *(n for n in on_disk if n not in first)]
 
 
-def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
+def load_inputs(
+    context: Context, names: Sequence[str], tables: Mapping[str, pa.Table] | None = None
+) -> ProbeInputs:
     """Read and preprocess what is needed for pair sets `names`.
+
+    Parameters
+    ----------
+    names : sequence of str
+    tables : mapping of str to pyarrow.Table, optional
+        What the pair sets are taken to be; by default as they are on disk.
 
     Raises
     ------
@@ -120,9 +139,9 @@ def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
     preprocessor.fit(raw.rows([i for i in _ids(train, "train") if i in raw]))
     embeddings = preprocessor.transform_embeddings(raw)
     rows_of = _Subjects(manifest)
-    tables = {name: _read_pairs(context, name) for name in names}
+    read = {name: _read_pairs(context, name) for name in names} | dict(tables or {})
     pairs, kept = {}, {}
-    for name, table in tables.items():
+    for name, table in read.items():
         pairs[name], kept[name] = _pair_rows(name, table, embeddings, rows_of)
     return ProbeInputs(
         found,
@@ -130,7 +149,7 @@ def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
         _item_rows(sources, "val", embeddings, rows_of),
         _item_rows(sources, "test", embeddings, rows_of),
         pairs,
-        tables,
+        read,
         kept,
         failures(context, found),
     )
@@ -225,8 +244,18 @@ def _spec(context: Context, names: Sequence[str]) -> dict[str, Any]:
         "encoder_id": encoder_id(context),
         "source_digest": source_digest(context),
         **_made_by(context),
-        "pair_sets": {name: table_digest(read_table(context.workspace.pairs(name), PAIRS)) for name in names},
+        "pair_sets": {name: pairs_digest(context, name) for name in names},
     }
+
+
+def pairs_digest(context: Context, name: str) -> str:
+    """Digest of all that is computed from in a pair set: its pairs and which of them are used.
+
+    Keeping a pair that is used anyway, or a note, changes nothing; dropping one does, and taking that back
+    gives the old digest again.
+    """
+    table = read_table(context.workspace.pairs(name), PAIRS)
+    return table_digest(table, [c for c in sorted(table.column_names) if c not in REVIEW_COLUMNS])
 
 
 def _made_by(context: Context) -> dict[str, Any]:
@@ -238,7 +267,7 @@ def _made_by(context: Context) -> dict[str, Any]:
             f"training items are to come from pair set {missing[0]!r}, which is not there",
             remedy="make it with 'cfpairs build', or take it out of data.train_with",
         )
-    digests = {n: table_digest(read_table(context.workspace.pairs(n), PAIRS)) for n in names}
+    digests = {n: pairs_digest(context, n) for n in names}
     return {"train_with": digests} if digests else {}
 
 
@@ -303,6 +332,7 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
         notes = (*study.notes, *_failure_notes(inputs))
         _write(folder, spec, study)
     write_bytes(context.workspace.latest_probe, json.dumps({"run_id": run_id}).encode())
+    by_hand = _dropped_by_hand(context, names)
     results = read_table(folder / "results.parquet", RESULTS).to_pylist()
     seconds = time.perf_counter() - begun
     fits = read_table(folder / "grid.parquet").num_rows
@@ -311,9 +341,24 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
         "probe",
         made,
         f"{line} in {seconds:.1f} s" if made else f"{line}, up to date",
-        notes,
-        {"run_id": run_id, "folder": str(folder), "results": [_plain(row) for row in results]},
+        (*hand_notes(by_hand), *notes),
+        {
+            "run_id": run_id,
+            "folder": str(folder),
+            "dropped_by_hand": by_hand,
+            "results": [_plain(row) for row in results],
+        },
     )
+
+
+def _dropped_by_hand(context: Context, names: Sequence[str]) -> dict[str, int]:
+    tables = {name: read_table(context.workspace.pairs(name), PAIRS) for name in names}
+    return {name: dropped_by_hand(table) for name, table in tables.items()}
+
+
+def hand_notes(by_hand: Mapping[str, int]) -> tuple[str, ...]:
+    """A line for each pair set that people have dropped pairs of."""
+    return tuple(f"pairs {name}: {n} dropped by hand, not used" for name, n in by_hand.items() if n)
 
 
 def _failure_notes(inputs: ProbeInputs) -> tuple[str, ...]:

@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cfpairs.tables import write_bytes
 from cfpairs.workflow.context import Context
 
@@ -23,21 +26,29 @@ LABEL_GUARD = 0.2
 FILE = "quality.json"
 
 
-def pair_quality(inputs: ProbeInputs, name: str, seed: int) -> Any:
-    """Quality of one pair set, from the training items and the pairs' own vectors."""
+def pair_quality(inputs: ProbeInputs, name: str, seed: int, only: NDArray[np.integer] | None = None) -> Any:
+    """Quality of one pair set, from the training items and the pairs' own vectors.
+
+    Parameters
+    ----------
+    only : ndarray of int, optional
+        Rows of the pairs to assess; by default all.
+    """
     from cfpairs.quality import assess_pairs
 
     pairs = inputs.pairs[name]
+    rows = np.arange(len(pairs)) if only is None else only
+    envs = None if pairs.env_a is None or pairs.env_b is None else (pairs.env_a[rows], pairs.env_b[rows])
     return assess_pairs(
-        pairs.differences,
+        pairs.differences[rows],
         inputs.train.X,
         inputs.train.y,
         inputs.train.env,
-        a=pairs.a,
-        pair_labels=pairs.labels,
-        clusters=pairs.subject_a.astype(str),
-        pair_ids=inputs.kept[name],
-        pair_envs=None if pairs.env_a is None or pairs.env_b is None else (pairs.env_a, pairs.env_b),
+        a=pairs.a[rows],
+        pair_labels=pairs.labels[rows],
+        clusters=pairs.subject_a[rows].astype(str),
+        pair_ids=[inputs.kept[name][row] for row in rows],
+        pair_envs=envs,
         seed=seed,
     )
 
