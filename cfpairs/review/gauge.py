@@ -66,4 +66,4 @@ class Gauge:
         if count == 0:
             return np.zeros(0)
         squares = np.linalg.eigvalsh(gram)[::-1][:count]
-        return np.sqrt(np.clip(squares, 0.0, None))
+        return np.asarray(np.sqrt(np.clip(squares, 0.0, None)))

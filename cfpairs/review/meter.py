@@ -109,6 +109,7 @@ class Meter:
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._ended = False
+        self._looked_at = ""
         self._last_change = 0.0
         self._took = 0.0
         self.epoch = 0  # goes up when reasons are new, so that the page fetches the pairs again
@@ -132,6 +133,7 @@ class Meter:
 
     def summary(self, name: str) -> dict[str, Any]:
         """Counts, spectrum and verdict of one pair set as things stand."""
+        self._looked_at = name
         kept = self._desk.kept(name)
         found: dict[str, Any] = {"pair_set": name, "state": "waiting", "epoch": self.epoch}
         found |= self._desk.counts(name)
@@ -146,8 +148,17 @@ class Meter:
             gauge.keep(kept)
             values, n_pairs = gauge.singular_values(), gauge.n_pairs
             exact = self._measured[name] == frozenset(kept)
-        reading = bench.read(quality, values, n_pairs, broken)
-        verdict = quality["verdict"] if exact else {"level": reading.level, "text": reading.text}
+        if exact:
+            verdict = quality["verdict"]
+            reading = Reading(
+                quality["rank"],
+                quality["noise_edge"],
+                quality["noise_share"],
+                verdict["level"],
+                verdict["text"],
+            )
+        else:
+            reading = bench.read(quality, values, n_pairs, broken)
         return found | {
             "state": "ready",
             "has_reasons": True,
@@ -160,7 +171,7 @@ class Meter:
             "noise_share": reading.noise_share,
             "rank": reading.rank,
             "recommended_r": quality["recommended_r"],
-            "verdict": {"level": verdict["level"], "text": verdict["text"]},
+            "verdict": {"level": reading.level, "text": reading.text},
         }
 
     def _count_broken(self, name: str, kept: Sequence[str]) -> int:
@@ -168,17 +179,21 @@ class Meter:
         return sum(any(f.flag in self._broken for f in flags.get(pair, ())) for pair in kept)
 
     def _work(self) -> None:
-        for name in self._desk.sheets:
-            if not self._ended:
-                self._open_one(name)
+        """Open a bench at a time, the one that is looked at first; measure anew whenever it is quiet."""
+        closed = list(self._desk.sheets)
         while not self._ended:
-            self._wake.wait()
-            self._wake.clear()
-            while not self._ended and not self._is_quiet():
-                time.sleep(0.1)
-            for name in list(self._benches):
-                if not self._ended:
-                    self._measure(name)
+            stale = [name for name in self._benches if self._is_stale(name)]
+            if stale and self._is_quiet():
+                self._measure(stale[0])
+            elif closed:
+                closed.sort(key=lambda name: name != self._looked_at)
+                self._open_one(closed.pop(0))
+            else:
+                self._wake.wait(0.1 if stale else None)
+                self._wake.clear()
+
+    def _is_stale(self, name: str) -> bool:
+        return name not in self._trouble and self._measured[name] != frozenset(self._desk.kept(name))
 
     def _is_quiet(self) -> bool:
         quiet = min(max(QUIET, self._took), LONGEST_QUIET)
@@ -205,10 +220,8 @@ class Meter:
         self.epoch += 1
 
     def _measure(self, name: str) -> None:
-        """Measure the pairs that are kept now, unless that is done."""
+        """Measure the pairs that are kept now."""
         kept = self._desk.kept(name)
-        if self._measured[name] == frozenset(kept):
-            return
         begun = time.monotonic()
         try:
             quality = self._benches[name].assess(kept)

@@ -162,7 +162,7 @@ class BenchMaker:
                 for row in rows
                 if row["status"] != "rejected" and {row["a_id"], row["b_id"]} <= manifest
             ],
-            schema=pa.schema([field for field in PAIRS.fields]),
+            schema=pa.schema(list(PAIRS.fields)),
         )
         return PAIRS.validate(table)
 
@@ -212,7 +212,7 @@ class BenchMaker:
 
 
 def _in_metric(inputs: ProbeInputs, name: str, quality: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Differences of the pairs in the metric that their quality was measured in; copies of others are zero."""
+    """Differences of the pairs in the metric that their quality was measured in; copies are zero."""
     from cfpairs.quality.metric import SPECTRUM_SHRINKAGE, within_groups
 
     D = inputs.pairs[name].differences.astype(np.float64)
@@ -226,11 +226,23 @@ def _in_metric(inputs: ProbeInputs, name: str, quality: Mapping[str, Any]) -> ND
     return D
 
 
+def _level(quality: Mapping[str, Any]) -> float:
+    """Singular value over which a direction was counted.
+
+    That is the noise edge, or where long pairs were shortened for the count, a level between the last one
+    that counted and the first that did not.
+    """
+    values, rank, edge = quality["singular_values"], quality["rank"], float(quality["noise_edge"])
+    above = values[rank - 1] if rank else np.inf
+    below = values[rank] if rank < len(values) else 0.0
+    return edge if below <= edge < above else float(min(2.0 * below, (above + below) / 2.0))
+
+
 def reread(quality: Mapping[str, Any], values: NDArray[np.float64], n_pairs: int, broken: int) -> Reading:
     """What a new spectrum changes about a quality that was measured on other pairs of the same set.
 
     The noise of a pair is taken to be what it was: the edge moves with the number of pairs as that of the
-    Marchenko-Pastur law does, and the directions over it are counted again. Of the verdict only what
+    Marchenko-Pastur law does, and the directions are counted again. Of the verdict only what
     follows from these is said anew; the rest waits until the pairs are measured.
 
     Parameters
@@ -246,10 +258,10 @@ def reread(quality: Mapping[str, Any], values: NDArray[np.float64], n_pairs: int
     from cfpairs.quality.evidence import BROKEN_SHARE
     from cfpairs.quality.noise import sigma_tail
 
-    before, d, edge = quality["n_pairs"], quality["dim"], quality["noise_edge"]
-    if edge is not None and before:
-        edge = float(edge * (np.sqrt(n_pairs) + np.sqrt(d)) / (np.sqrt(before) + np.sqrt(d)))
-    rank = 0 if edge is None else int((values > edge).sum())
+    before, d = quality["n_pairs"], quality["dim"]
+    grown = (np.sqrt(n_pairs) + np.sqrt(d)) / (np.sqrt(before) + np.sqrt(d))
+    edge = None if quality["noise_edge"] is None else float(quality["noise_edge"] * grown)
+    rank = 0 if edge is None else int((values > _level(quality) * grown).sum())
     energy = float((values**2).sum())
     share = None
     if energy > 0.0 and quality["sigma"] is not None:

@@ -269,7 +269,7 @@ function drawSummary(found) {
   const rows = [["pair set", found.pair_set], ["used", found.used], ["dropped by hand", found.dropped_by_hand],
     ["kept by hand", found.kept_by_hand], ["not decided", found.to_do], ["used and look broken", found.broken]];
   if (ready) {
-    rows.push(["directions over the noise", found.rank], ["recommended r", found.recommended_r],
+    rows.push(["directions that count", found.rank], ["recommended r", found.recommended_r],
       ["share of noise", found.noise_share === null ? "not known" : `${Math.round(100 * found.noise_share)} %`]);
   }
   $("figures").replaceChildren(...rows.flatMap(([name, value]) => definition(name, value)));
@@ -288,15 +288,15 @@ function drawSpectrum(found) {
   const top = Math.max(values[0], found.noise_edge || 0) || 1, width = 320 / values.length;
   const bars = values.map((value, i) => shape("rect", {
     x: i * width + width * 0.1, width: width * 0.8, y: 140 - 136 * value / top, height: 136 * value / top,
-    class: found.noise_edge !== null && value > found.noise_edge ? "over" : "under",
+    class: i < found.rank ? "over" : "under",
   }));
   if (found.noise_edge !== null) {
     const y = 140 - 136 * found.noise_edge / top;
     bars.push(shape("line", { x1: 0, x2: 320, y1: y, y2: y }));
   }
   svg.replaceChildren(...bars);
-  const edge = found.noise_edge === null ? "no noise edge" : `noise edge ${found.noise_edge.toPrecision(3)} (dashed)`;
-  $("spectrum-words").textContent = `Strength of the first ${values.length} directions of ${found.used} pairs: strongest ${values[0].toPrecision(3)}, ${edge}, ${found.rank} over it.`;
+  const edge = found.noise_edge === null ? "no noise edge" : `noise edge ${found.noise_edge.toPrecision(3)} (dashed line)`;
+  $("spectrum-words").textContent = `Strength of the first ${values.length} directions of ${found.used} pairs: strongest ${values[0].toPrecision(3)}, ${edge}; ${found.rank} count as signal.`;
   svg.setAttribute("aria-label", $("spectrum-words").textContent);
 }
 
