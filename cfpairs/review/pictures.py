@@ -27,7 +27,14 @@ class Pictures:
     """
 
     def __init__(self, open_picture: Opener) -> None:
-        self._open = lru_cache(maxsize=32)(lambda path: open_picture(path, SIDE))
+        self._kept = lru_cache(maxsize=32)(lambda path, _stamp: open_picture(path, SIDE))
+
+    def _open(self, path: Path) -> Image.Image | None:
+        try:
+            found = path.stat()
+        except (OSError, ValueError):
+            return None
+        return self._kept(path, (found.st_mtime_ns, found.st_size))
 
     def size(self, path: Path) -> tuple[int, int] | None:
         """Width and height of the copy; None if the file is missing or is no image."""
