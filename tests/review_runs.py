@@ -28,7 +28,7 @@ def project(
 ) -> Context:
     """Items, vectors and the pair sets ``random`` and ``again``, all on disk below `root`.
 
-    One pair in ten has a side that is far out, so that some are flagged.
+    Some items are far out, so that their pairs are flagged.
     """
     rng = np.random.default_rng(0)
     data = root / "data"
@@ -37,7 +37,7 @@ def project(
     vectors = rng.normal(size=(n, DIM)) * 0.3
     vectors[:, 0] += 2 * (2 * label - 1)
     vectors[:, 1] += 4 * (2 * env - 1)
-    vectors[::13] += rng.normal(size=DIM) * 9
+    vectors[6:26:6] += 9 * rng.normal(size=(4, DIM))
     np.save(data / "embeddings.npy", vectors.astype(np.float32))
     with (data / "cases.csv").open("w", newline="") as file:
         rows = csv.writer(file)

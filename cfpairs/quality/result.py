@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
 from dataclasses import dataclass
 from typing import Any
+
+from cfpairs.notebook import html_table
 
 __all__ = [
     "LEVELS",
@@ -229,8 +230,7 @@ class PairQuality:
             ("misalignment", "unknown" if self.misalignment is None else f"{self.misalignment:.2f}"),
             ("flagged pairs", str(len({row.pair_id for row in self.flags}))),
         ]
-        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows)
-        return f"<table>{cells}</table>"
+        return html_table(rows)
 
 
 def _percent(share: float | None) -> str:

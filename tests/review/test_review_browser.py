@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian: apt install chromium)"),
 ]
-SLOW = 60_000
+SLOW = 30_000
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_keys_kill_and_again(browser: Any, tmp_path: Path) -> None:
         server.end("kill")
         tab.press("d")
         tab.see("#trouble", "is 'cfpairs review' still running?")
-        assert [f for f in tab.faults if "ERR_CONNECTION_REFUSED" not in f] == []
+        assert [f for f in tab.faults if "net::ERR_CONNECTION" not in f] == []
         tab.page.close()
     assert decided(tmp_path) == expected
     with Running(tmp_path) as server:
@@ -223,14 +223,11 @@ def test_two_tabs(tab: Tab, shared: tuple[Path, str]) -> None:
     assert decided(shared[0]) == {first: "keep"}
     other.press("u")
     other.see("#announce", "Taken back")
-    other.press("k", "u")
-    other.see("#announce", "Taken back")
-    tab.page.reload()
-    tab.see("#facts", re.compile("."))
+    assert decided(shared[0]) == {first: "drop"}  # as the first tab had said
     assert [f for f in other.faults if "409" not in f] == []
     other.page.close()
-    state = {pair: d for pair, d in decided(shared[0]).items()}
-    assert state == {first: "drop"}  # undone to what the other tab had said
+    tab.page.reload()
+    tab.see("#figures", "dropped by hand1")
     tab.press("u")
     tab.see("#announce", "Taken back")
     assert decided(shared[0]) == {}

@@ -124,7 +124,7 @@ async function show(pair) {
   tell(`Pair ${place.get(current) + 1} of ${pairs.length}, ${number} match the filters. ${$("facts").textContent} ${why}`);
   const details = await ask(`api/pair?${query({ set: pair.pair_set, pair: pair.pair_id })}`);
   if (current === key(pair)) drawDetails(details);
-  measure(set);
+  measure(set).catch((error) => complain(error.message));
 }
 
 function draw(pair) {
