@@ -191,7 +191,9 @@ def _rows(results: Any) -> list[Mapping[str, Any]]:
     else:
         found = results
     rows = list(found)
-    if not all(isinstance(row, Mapping) and {"selection", "method", "worst_group"} <= set(row) for row in rows):
+    if not all(
+        isinstance(row, Mapping) and {"selection", "method", "worst_group"} <= set(row) for row in rows
+    ):
         raise DataError("these are no results", expected="rows of results.parquet")
     return rows
 

@@ -58,9 +58,7 @@ class Page:
         found: list[dict[str, Any]] = self.get("api/pairs").json()["pairs"]
         return found
 
-    def decide(
-        self, pair: dict[str, Any], decision: str | None, note: str | None = None, **more: Any
-    ) -> Any:
+    def decide(self, pair: dict[str, Any], decision: str | None, note: str | None = None, **more: Any) -> Any:
         body = {k: pair[k] for k in ("pair_set", "pair_id", "version")} | {"decision": decision, "note": note}
         return self.client.post(f"/{TOKEN}/api/decide", json=body | more, headers=ORIGIN)
 
@@ -111,10 +109,15 @@ def test_two_hosts_in_one_request_are_refused(page: Page) -> None:
 
 def test_what_changes_something_must_be_json_from_the_page(page: Page) -> None:
     pair = page.pairs()[0]
-    body = json.dumps({**{k: pair[k] for k in ("pair_set", "pair_id", "version")}, "decision": "drop", "note": ""})
+    body = json.dumps(
+        {**{k: pair[k] for k in ("pair_set", "pair_id", "version")}, "decision": "drop", "note": ""}
+    )
     url, kind = f"/{TOKEN}/api/decide", {"content-type": "application/json"}
     assert page.client.post(url, content=body, headers=kind).status_code == 403  # no origin
-    assert page.client.post(url, content=body, headers=ORIGIN | {"content-type": "text/plain"}).status_code == 415
+    assert (
+        page.client.post(url, content=body, headers=ORIGIN | {"content-type": "text/plain"}).status_code
+        == 415
+    )
     assert page.client.post(url, content=b" " * 70_000, headers=ORIGIN | kind).status_code == 413
     assert page.client.post(url, content=iter([body.encode()]), headers=ORIGIN | kind).status_code == 413
     for bad in (b"", b"[]", b"{}", b"\xff", b"[" * 60_000, body.replace('"drop"', "1").encode()):
@@ -152,7 +155,11 @@ def test_images_are_named_by_item_alone(page: Page, item: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["../secret.txt", "..%2f..%2fsecret.txt", "static/../app.py", "app.py", "%2e%2e/%2e%2e/secret.txt", "page.html"]
+    "path",
+    [
+        "../secret.txt", "..%2f..%2fsecret.txt", "static/../app.py", "app.py", "%2e%2e/%2e%2e/secret.txt",
+        "page.html",
+    ],
 )  # fmt: skip
 def test_no_file_is_found_by_its_path(page: Page, path: str) -> None:
     found = page.client.get(f"/{TOKEN}/{path}")
@@ -179,7 +186,9 @@ def test_a_pair_with_its_images(page: Page) -> None:
     where = {"set": row["pair_set"], "pair": row["pair_id"]}
     pair = page.get("api/pair", params=where).json()
     a, b = (
-        np.asarray(Image.open(io.BytesIO(page.get("image", params={"item": pair[s]["item_id"]}).content)), int)
+        np.asarray(
+            Image.open(io.BytesIO(page.get("image", params={"item": pair[s]["item_id"]}).content)), int
+        )
         for s in "ab"
     )
     assert a.shape == (12, 12, 3) and not np.array_equal(a, b)
@@ -204,7 +213,9 @@ def test_the_second_tab_is_told_and_nothing_is_overwritten(page: Page) -> None:
     assert page.decide(two, "drop").status_code == 200  # another pair is not in conflict
     assert page.decide(late.json()["pair"], "keep", "both").json()["pair"]["note"] == "both"
     for pair in (one, two):
-        now = next(p for p in page.pairs() if p["pair_id"] == pair["pair_id"] and p["pair_set"] == pair["pair_set"])
+        now = next(
+            p for p in page.pairs() if p["pair_id"] == pair["pair_id"] and p["pair_set"] == pair["pair_set"]
+        )
         assert page.decide(now, None).status_code == 200
     assert page.decide(one, "burn").status_code == 422
     assert page.decide(one, "drop", pair_id="no").status_code == 404

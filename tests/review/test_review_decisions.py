@@ -31,7 +31,11 @@ def row(i: int, status: str = "ok", reason: str | None = None, **more: Any) -> d
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    rows = [*(row(i) for i in range(6)), row(6, "dropped", "beyond the limit"), row(7, "rejected", "bad edit")]
+    rows = [
+        *(row(i) for i in range(6)),
+        row(6, "dropped", "beyond the limit"),
+        row(7, "rejected", "bad edit"),
+    ]
     file = tmp_path / "pairs.parquet"
     write_table(file, make_table(rows, PAIRS), PAIRS, {"fingerprint": "f"})
     return file

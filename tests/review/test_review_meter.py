@@ -68,7 +68,7 @@ def quality_of(n: int, d: int = 40, rank: int = 1) -> tuple[np.ndarray, dict[str
 
 
 def test_a_reading_of_the_same_pairs_is_what_was_measured() -> None:
-    D, quality = quality_of(120)
+    _, quality = quality_of(120)
     found = reread(quality, np.array(quality["singular_values"]), 120, 0)
     assert found.rank == quality["rank"] == 1 and found.noise_edge == quality["noise_edge"]
     assert found.noise_share == pytest.approx(quality["noise_share"])
