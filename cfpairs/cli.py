@@ -82,18 +82,38 @@ def _fail(error: CfpairsError) -> NoReturn:
     raise SystemExit(error.exit_code) from None
 
 
+VERSIONS = (
+    "numpy", "scipy", "scikit-learn", "pyarrow", "torch", "torchvision", "open-clip-torch", "timm",
+    "openvino", "faiss-cpu", "faiss-gpu-cu12", "diffusers", "ray",
+)  # fmt: skip
+"""Libraries that results may depend on."""
+
+
 def _show_version(value: bool) -> None:
     if value:
-        from importlib.metadata import version
+        import platform
+        from importlib.metadata import PackageNotFoundError, version
 
         typer.echo(f"cfpairs {version('cfpairs')}")
+        typer.echo(f"python {platform.python_version()}")
+        for name in VERSIONS:
+            try:
+                typer.echo(f"{name} {version(name)}")
+            except PackageNotFoundError:
+                continue
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Print versions: cfpairs, then what results may depend on.",
+        ),
     ] = False,
 ) -> None:
     pass

@@ -290,9 +290,33 @@ def probe_state(context: Context) -> tuple[str, str]:
     latest = latest_run(context)
     if latest is None:
         return "missing", ""
-    if latest != _run_id(_spec(context, pair_set_names(context))):
-        return "stale", "items, pairs or settings changed since"
+    wanted = _spec(context, pair_set_names(context))
+    if latest != _run_id(wanted):
+        return "stale", _what_changed(context.workspace.probe_run(latest) / "spec.json", wanted)
     return "done", ""
+
+
+_CHANGES = {
+    "source_digest": "the items changed",
+    "encoder_id": "another encoder is set",
+    "preprocess": "the preprocessing changed",
+    "train_with": "the training items that pair sets made changed",
+    "probe": "settings of the probes changed",
+}
+
+
+def _what_changed(spec_file: Path, wanted: dict[str, Any]) -> str:
+    """In what a run differs from the one that is wanted."""
+    try:
+        spec = json.loads(spec_file.read_text())
+        before, now = dict(spec["pair_sets"]), wanted["pair_sets"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "items, pairs or settings changed since"
+    said = [words for key, words in _CHANGES.items() if spec.get(key) != wanted.get(key)]
+    said += [f"pairs {name} changed" for name in now if name in before and before[name] != now[name]]
+    said += [f"pairs {name} are new" for name in now if name not in before]
+    said += [f"pairs {name} are gone" for name in before if name not in now]
+    return ", ".join(said) or "it was made by another version"
 
 
 def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
