@@ -158,8 +158,9 @@ def complete(words: str, place: int) -> list[str]:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_shell_completes_commands_and_options(shell: str) -> None:
-    script = CliRunner().invoke(app, ["--show-completion", shell], prog_name="cfpairs").stdout
+def test_the_shell_completes_commands_and_options(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, f"/bin/{shell}"))
+    script = CliRunner().invoke(app, ["--show-completion"], prog_name="cfpairs").stdout
     assert f"_CFPAIRS_COMPLETE=complete_{shell}" in script
     assert complete("cfpairs re", 1) == ["report", "review"]
     assert complete("cfpairs review --p", 2) == ["--pair-set", "--port"]
