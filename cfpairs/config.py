@@ -91,8 +91,10 @@ class EncoderConfig(Strict):
     features: Literal["projected", "pooled"] = Field(
         default="projected", description="after or before CLIP's projection"
     )
-    decoder: Literal["pillow", "nvjpeg"] = Field(
-        default="pillow", description="nvjpeg: JPEG files are decoded and resized on the GPU"
+    decoder: Literal["auto", "pillow", "fast", "nvjpeg"] = Field(
+        default="auto",
+        description="pillow: the model's own resizing; fast (auto, where the filter allows it): within one "
+        "level of 255; nvjpeg: JPEG files are decoded and resized on the GPU",
     )
     compile: Literal["auto", "off"] = Field(default="auto", description="auto: CUDA graphs on a GPU")
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
