@@ -44,8 +44,8 @@ def encode_items(context: Context, items: pa.Table | Path, encoder: Encoder) -> 
             address=config.ray_address,
             part_rows=config.part_rows,
             store=config.store,
-            batch_size=config.batch_size,
-            workers=config.workers,
+            batch_size=config.batch(encoder.info.device),
+            workers=config.threads,
             progress=context.progress,
         )
     return embed_items(
@@ -54,7 +54,7 @@ def encode_items(context: Context, items: pa.Table | Path, encoder: Encoder) -> 
         encoder=encoder,
         part_rows=config.part_rows,
         store=config.store,
-        batch_size=config.batch_size,
-        workers=config.workers,
+        batch_size=config.batch(encoder.info.device),
+        workers=config.threads,
         progress=context.progress,
     )
