@@ -32,7 +32,7 @@ from cfpairs.tables import (
     write_bytes,
     write_table,
 )
-from cfpairs.vectors import Embeddings, read_embeddings
+from cfpairs.vectors import Embeddings, contents_digest, read_embeddings
 from cfpairs.workflow.context import Context, StageResult, source_items, training_items
 from cfpairs.workflow.embeddings import encoder_id, failures, unembedded
 from cfpairs.workflow.manifest import source_digest
@@ -51,6 +51,7 @@ __all__ = [
     "pairs_digest",
     "probe",
     "probe_state",
+    "run_spec",
 ]
 
 
@@ -235,14 +236,17 @@ def _known(rows: Sequence[dict[str, Any]], column: str, otherwise: Sequence[Any]
     return [o if row[column] is None else row[column] for row, o in zip(rows, otherwise, strict=True)]
 
 
-def _spec(context: Context, names: Sequence[str]) -> dict[str, Any]:
+def run_spec(context: Context, names: Sequence[str]) -> dict[str, Any]:
     """All that the result of a run depends on."""
     config = context.config
+    encoder = encoder_id(context)
+    ids = _items_used(context, names)
     return {
         "probe": config.probe.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
-        "encoder_id": encoder_id(context),
+        "encoder_id": encoder,
         "source_digest": source_digest(context),
+        "contents": contents_digest(context.workspace.embeddings(encoder), ids),
         **_made_by(context),
         "pair_sets": {name: pairs_digest(context, name) for name in names},
     }
@@ -256,6 +260,16 @@ def pairs_digest(context: Context, name: str) -> str:
     """
     table = read_table(context.workspace.pairs(name), PAIRS)
     return table_digest(table, [c for c in sorted(table.column_names) if c not in REVIEW_COLUMNS])
+
+
+def _items_used(context: Context, names: Sequence[str]) -> pa.Array:
+    """Ids of the data set's own items and of those that the pair sets made."""
+    manifest = load_manifest(context.workspace)
+    if "pair_set" not in manifest.column_names:
+        return manifest["item_id"]
+    wanted = pa.array([*names, *context.config.data.train_with], pa.string())
+    own = pc.or_kleene(pc.is_null(manifest["pair_set"]), pc.is_in(manifest["pair_set"], value_set=wanted))
+    return manifest["item_id"].filter(own)
 
 
 def _made_by(context: Context) -> dict[str, Any]:
@@ -272,7 +286,7 @@ def _made_by(context: Context) -> dict[str, Any]:
 
 
 def _run_id(spec: dict[str, Any]) -> str:
-    return fingerprint("probe", 2, spec)
+    return fingerprint("probe", 3, spec)
 
 
 def latest_run(context: Context) -> str | None:
@@ -290,7 +304,7 @@ def probe_state(context: Context) -> tuple[str, str]:
     latest = latest_run(context)
     if latest is None:
         return "missing", ""
-    wanted = _spec(context, pair_set_names(context))
+    wanted = run_spec(context, pair_set_names(context))
     if latest != _run_id(wanted):
         return "stale", _what_changed(context.workspace.probe_run(latest) / "spec.json", wanted)
     return "done", ""
@@ -298,6 +312,7 @@ def probe_state(context: Context) -> tuple[str, str]:
 
 _CHANGES = {
     "source_digest": "the items changed",
+    "contents": "images or vectors of items changed",
     "encoder_id": "another encoder is set",
     "preprocess": "the preprocessing changed",
     "train_with": "the training items that pair sets made changed",
@@ -333,7 +348,7 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
         if method not in entries("probes"):
             resolve("probes", method)
     names = pair_set_names(context, pair_sets)
-    spec = _spec(context, names)
+    spec = run_spec(context, names)
     run_id = _run_id(spec)
     folder = context.workspace.probe_run(run_id)
     made = not (folder / "results.parquet").exists()

@@ -17,14 +17,12 @@ from cfpairs.review.desk import Desk
 from cfpairs.review.meter import Bench, Meter, Reading
 from cfpairs.tables import PAIRS, load_manifest, read_table
 from cfpairs.workflow.context import Context, StageResult
-from cfpairs.workflow.embeddings import encoder_id
-from cfpairs.workflow.manifest import source_digest
 from cfpairs.workflow.probing import (
     ProbeInputs,
     latest_run,
     load_inputs,
     pair_set_names,
-    pairs_digest,
+    run_spec,
 )
 from cfpairs.workflow.quality import pair_quality, stored_quality
 
@@ -198,14 +196,14 @@ class BenchMaker:
     def _stored(self, name: str) -> dict[str, Any] | None:
         """What the newest probe run found, if it saw the very same pairs and embeddings."""
         known, spec = _known_quality(self._context)
-        config = self._context.config
-        now = {
-            "encoder_id": encoder_id(self._context),
-            "preprocess": config.preprocess.model_dump(mode="json"),
-            "source_digest": source_digest(self._context),
-        }
-        same = all(spec.get(key) == value for key, value in now.items())
-        if not same or spec.get("pair_sets", {}).get(name) != pairs_digest(self._context, name):
+        on_disk = self._context.workspace.pair_set_names()
+        sets = [one for one in spec.get("pair_sets", ()) if one in on_disk]
+        if name not in sets:
+            return None
+        now = run_spec(self._context, sets)
+        measured_from = ("encoder_id", "preprocess", "source_digest", "contents", "train_with")
+        same = all(spec.get(key) == now.get(key) for key in measured_from)
+        if not same or spec["pair_sets"][name] != now["pair_sets"][name]:
             return None
         found: dict[str, Any] | None = known.get(name)
         return found
