@@ -99,10 +99,12 @@ class _Answers:
         return JSONResponse({"title": self._title, "epoch": self._meter.epoch, "pairs": self._desk.rows()})
 
     def pair(self, request: Request) -> Response:
+        name, pair_id = self._named(request, "set", "pair")
         try:
-            found = self._desk.pair(*self._named(request, "set", "pair"))
+            found = self._desk.pair(name, pair_id)
         except UnknownNameError as error:
             return _fault(404, str(error))
+        found["numbers"] = [*self._meter.lengths(name, pair_id), *found["numbers"]]
         shown = [self._with_image(found[side]) for side in "ab"]
         found["difference"] = all(item["image"] == "shown" for item in shown)
         return JSONResponse(found)

@@ -104,6 +104,7 @@ class Meter:
         self._quality: dict[str, Mapping[str, Any]] = dict(known)
         self._benches: dict[str, Bench] = {}
         self._gauges: dict[str, Gauge] = {}
+        self._lengths: dict[str, tuple[dict[str, float], float]] = {}
         self._measured: dict[str, frozenset[str]] = {}
         self._trouble: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -174,6 +175,17 @@ class Meter:
             "verdict": {"level": reading.level, "text": reading.text},
         }
 
+    def lengths(self, name: str, pair_id: str) -> list[list[Any]]:
+        """How far apart a pair's sides are, and the median of the set, in the metric of the quality.
+
+        Empty as long as the embeddings have not been read.
+        """
+        with self._lock:
+            bench, found = self._benches.get(name), self._lengths.get(name)
+        if bench is None or found is None or pair_id not in found[0]:
+            return []
+        return [["distance of the sides", found[0][pair_id]], ["median distance of the set", found[1]]]
+
     def _count_broken(self, name: str, kept: Sequence[str]) -> int:
         flags = self._desk.flags(name)
         return sum(any(f.flag in self._broken for f in flags.get(pair, ())) for pair in kept)
@@ -210,7 +222,12 @@ class Meter:
             self._trouble[name] = f"the pairs cannot be measured: {type(error).__name__}: {error}"
             return
         gauge = Gauge(bench.pair_ids, bench.differences, kept)
+        lengths = np.linalg.norm(bench.differences, axis=1)
         with self._lock:
+            self._lengths[name] = (
+                dict(zip(bench.pair_ids, lengths.tolist(), strict=True)),
+                float(np.median(lengths)) if len(lengths) else 0.0,
+            )
             self._benches[name], self._gauges[name] = bench, gauge
             self._quality[name], self._measured[name] = bench.quality, bench.measured
         # Reasons of the run before stay where pairs are dropped already: what is dropped is not measured.

@@ -121,6 +121,11 @@ def test_pairs_are_measured_and_measured_again_after_a_drop(made: Context) -> No
         whole = BenchMaker(made, ["random"])("random", [], desk.kept("random"))
         np.testing.assert_allclose(first["singular_values"], whole.quality["singular_values"], rtol=1e-6)
         row = desk.rows()[0]
+        (_, length), (_, median) = meter.lengths("random", row["pair_id"])
+        place = whole.pair_ids.index(row["pair_id"])
+        assert length == pytest.approx(np.linalg.norm(whole.differences[place]))
+        assert median == pytest.approx(np.median(np.linalg.norm(whole.differences, axis=1)))
+        assert meter.lengths("random", "no") == meter.lengths("no", "no") == []
         desk.decide("random", row["pair_id"], "drop", None, row["version"])
         meter.changed()
         soon = meter.summary("random")

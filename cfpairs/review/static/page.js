@@ -161,6 +161,7 @@ function drawDetails(pair) {
   picture("d", pair.difference ? address : null, "Difference of the two images", "No difference without both images.", pair.a.size);
   $("numbers").replaceChildren(...pair.numbers.flatMap(([name, value]) => definition(name, Number(Number(value).toPrecision(4)))));
   $("numbers").closest("details").hidden = pair.numbers.length === 0;
+  $("figure-d").hidden = pair.a.image === "none" && pair.b.image === "none";
   if (!pair.difference) $("numbers").closest("details").open = true;
 }
 
