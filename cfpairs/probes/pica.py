@@ -345,7 +345,7 @@ class PICA(ProbeMethod):
     needs: ClassVar[frozenset[Need]] = frozenset({"env"})
     grid: ClassVar[Mapping[str, tuple[Value, ...]]] = {
         "components": (16, 64, 256),
-        "tol": (0.03, 0.1, 0.3),
+        "tol": (0.001, 0.01, 0.1),
     }
 
     def fit(

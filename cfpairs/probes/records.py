@@ -152,7 +152,7 @@ class Recorder:
         *,
         n_pairs: int | None,
     ) -> None:
-        """A setting that a rule chose, alone in `fits` and `logits`: its row, its predictions, its weights."""
+        """A chosen setting, alone in `fits` and `logits`: its row, its predictions, its weights."""
         setting = each.settings[choice.index]
         predicted = self.coding.labels(decide(logits[:, 0]))
         result = evaluate(

@@ -101,9 +101,9 @@ class RuleFits:
     # All training items ------------------------------------------------------------------------------
 
     def grid(self, fresh: Sequence[Candidates], exact: FitData) -> list[Task]:
-        """Fits of every setting to all training items, and the rules that judge these very fits.
+        """Fits of every setting to all training items, in float32, and the rules that judge these very fits.
 
-        What draws as it goes is final; of the others, chosen settings are fitted again to full precision.
+        Chosen settings are fitted to `exact` later.
         """
         rough = self._rough
         if exact is not self.plain:
@@ -111,7 +111,7 @@ class RuleFits:
         # Fits to validation rows are known to every fold that comes after.
         first = sorted(fresh, key=lambda each: "validation" not in each.method.needs)
         return [
-            lambda each=each: self._grid(each, exact if each.method.stochastic else rough)  # type: ignore[misc]
+            lambda each=each: self._grid(each, rough)  # type: ignore[misc]
             for each in first
         ]
 

@@ -303,10 +303,11 @@ class _Bench:
         if not places or each.fits is None or each.test is None:
             return
         fits, logits = each.fits.take(places), each.test[:, places]
-        if not each.method.stochastic and "test" not in each.method.needs:
-            settings = [each.settings[place] for place in places]
+        if "test" not in each.method.needs:
+            settings = [each.settings[place % len(each.settings)] for place in places]
+            seeds = [each.seeds[place // len(each.settings)] for place in places]
             begun = time.thread_time()
-            fits = each.method.fit(base, settings, [0] * len(places), start=fits, tol=FINAL_TOL)
+            fits = each.method.fit(base, settings, seeds, start=fits, tol=FINAL_TOL)
             each.count(time.thread_time() - begun, len(places))
             logits = fits.logits(self.fits.test.X)
         for i, place in enumerate(places):
