@@ -33,7 +33,7 @@ STRENGTHS = (0.01, 0.03, 0.07, 0.1, 0.3, 0.7, 1.0)
 MAX_ITER = 5000
 
 ROUGH_TOL = 1e-4
-"""Norm of the proximal gradient that fits to validation rows reach at least, in single precision."""
+"""Norm of the proximal gradient of a chosen setting; fits to validation rows reach it in single precision."""
 
 
 class DFRClassifier(LinearProbe):
@@ -221,6 +221,7 @@ class TrainDFR(ProbeMethod):
     stochastic: ClassVar[bool] = True
     ridge: ClassVar[tuple[float, ...] | None] = STRENGTHS
     grid: ClassVar[Mapping[str, tuple[Value, ...]]] = {"class_weight": (1.0,)}
+    final_tol: ClassVar[float] = ROUGH_TOL
 
     def fit(
         self,
@@ -254,6 +255,7 @@ class ValidationDFR(ProbeMethod):
     stochastic: ClassVar[bool] = True
     ridge: ClassVar[tuple[float, ...] | None] = STRENGTHS
     grid: ClassVar[Mapping[str, tuple[Value, ...]]] = {"class_weight": (1.0,)}
+    final_tol: ClassVar[float] = ROUGH_TOL
 
     def __init__(self) -> None:
         self._known: dict[tuple[bytes, int, tuple[Setting, ...]], LinearFits] = {}

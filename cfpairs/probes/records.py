@@ -244,6 +244,7 @@ def _result_row(
     params = {
         "C": setting.C,
         **dict(setting.params),
+        "setting": dict(setting.params),
         "score": choice.score,
         "best_score": choice.best_score,
         "standard_error": choice.standard_error,

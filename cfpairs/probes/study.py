@@ -35,7 +35,6 @@ AUTO_RANKS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 """Ranks that ``r = auto`` chooses among, as far as the pairs' rank and the given limit allow."""
 
 MAX_WORKERS = 8
-FINAL_TOL = 1e-6
 
 
 def run_study(
@@ -307,7 +306,7 @@ class _Bench:
             settings = [each.settings[place % len(each.settings)] for place in places]
             seeds = [each.seeds[place // len(each.settings)] for place in places]
             begun = time.thread_time()
-            fits = each.method.fit(base, settings, seeds, start=fits, tol=FINAL_TOL)
+            fits = each.method.fit(base, settings, seeds, start=fits, tol=each.method.final_tol)
             each.count(time.thread_time() - begun, len(places))
             logits = fits.logits(self.fits.test.X)
         for i, place in enumerate(places):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -31,6 +33,8 @@ def render_terminal(data: ReportData) -> RenderableType:
     parts: list[RenderableType] = [line]
     if data.rules:
         parts += [Text(), _table(data.rules[0], data.best), _legend(data.rules[0])]
+    if len(data.rules) > 1:
+        parts += [Text(), _rules_table(data.rules)]
     parts += [Padding(Text(f"! {warning}", style="yellow"), (0, 0)) for warning in data.warnings]
     return Group(*parts)
 
@@ -59,6 +63,27 @@ def _table(view: RuleView, best: Result | None) -> Table:
             count(row.r),
             style="bold" if row == best else "",
         )
+    return table
+
+
+def _rules_table(rules: Sequence[RuleView]) -> Table:
+    """Worst group on test of what every rule would have chosen, one row a pair set and probe."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    table.title, table.title_justify, table.title_style = "Worst group, %, had the rule been", "left", "dim"
+    table.add_column("Pair set", overflow="ellipsis", no_wrap=True, max_width=12)
+    table.add_column("Probe", overflow="ellipsis", no_wrap=True, max_width=17)
+    worst: dict[tuple[str | None, str], dict[str, Result]] = {}
+    for view in rules:
+        marked = "*" if rule(view.name).test_labels else ""
+        table.add_column(f"{rule(view.name).short}{marked}", justify="right", no_wrap=True)
+        for row in view.results:
+            worst.setdefault((row.pair_set, row.method), {}).setdefault(view.name, row)
+    for (pair_set, method), by_rule in worst.items():
+        found = [by_rule.get(view.name) for view in rules]
+        cells = ["" if row is None else share(row.worst_group) for row in found]
+        table.add_row(Text(set_name(pair_set)), Text(probe_name(method)), *cells)
+    if any(rule(view.name).test_labels for view in rules):
+        table.caption, table.caption_justify = "* looks at test labels: a ceiling", "left"
     return table
 
 

@@ -266,15 +266,20 @@ def probe_state(context: Context) -> tuple[str, str]:
     return "done", ""
 
 
-def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
+def probe(context: Context, pair_sets: Sequence[str] = (), *, every: bool = False) -> StageResult:
     """Fit every configured probe on the pair sets, unless that very run is there.
 
     Parameters
     ----------
     pair_sets : sequence of str
         Names; by default all that are in the workspace.
+    every : bool
+        Fit every probe that there is instead; without a pair set, every one that needs none.
     """
     begun = time.perf_counter()
+    left_out: tuple[str, ...] = ()
+    if every:
+        context, left_out = _with_every(context, bool(pair_sets))
     config = context.config.probe
     for method in config.methods:
         if method not in entries("probes"):
@@ -284,7 +289,7 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
     run_id = _run_id(spec)
     folder = context.workspace.probe_run(run_id)
     made = not (folder / "results.parquet").exists()
-    notes: tuple[str, ...] = ()
+    notes = left_out
     if made:
         # scikit-learn and SciPy take seconds to import; status and errors do not wait for them.
         from cfpairs.probes.study import run_study
@@ -300,7 +305,7 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
             validation=inputs.val,
             highest=highest_ranks(quality),
         )
-        notes = (*study.notes, *_failure_notes(inputs))
+        notes = (*left_out, *study.notes, *_failure_notes(inputs))
         _write(folder, spec, study)
     write_bytes(context.workspace.latest_probe, json.dumps({"run_id": run_id}).encode())
     results = read_table(folder / "results.parquet", RESULTS).to_pylist()
@@ -314,6 +319,18 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
         notes,
         {"run_id": run_id, "folder": str(folder), "results": [_plain(row) for row in results]},
     )
+
+
+def _with_every(context: Context, named: bool) -> tuple[Context, tuple[str, ...]]:
+    """The configuration with every probe, and a line on those that must wait for pairs."""
+    names = sorted(entries("probes"))
+    lacking: list[str] = []
+    if not named and not context.workspace.pair_set_names():
+        lacking = [name for name in names if "pairs" in resolve("probes", name).needs]
+    methods = tuple(name for name in names if name not in lacking)
+    changed = context.with_config(probe=context.config.probe.model_copy(update={"methods": methods}))
+    line = f"there is no pair set ('cfpairs build' makes one); without it go {', '.join(lacking)}"
+    return changed, (line,) if lacking else ()
 
 
 def _failure_notes(inputs: ProbeInputs) -> tuple[str, ...]:
