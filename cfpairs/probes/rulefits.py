@@ -163,10 +163,10 @@ class RuleFits:
         if "leave-one-env-out" not in self.config.selection or len(splits) < 2:
             return tasks
         left = len(self.coding.environments) - 1
-        able = [each for each in able if left >= (2 if "env" in each.method.needs else 1)]
-        found: list[list[Array]] = [[] for _ in able]
+        enough = [each for each in able if left >= (2 if "env" in each.method.needs else 1)]
+        found: list[list[Array]] = [[] for _ in enough]
         return tasks + [
-            lambda held=held: self._without(able, held, base, found, len(splits)) for held in splits
+            lambda held=held: self._without(enough, held, base, found, len(splits)) for held in splits
         ]
 
     def _held_out(

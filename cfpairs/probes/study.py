@@ -69,6 +69,11 @@ def run_study(
     for rows, name in ((train, "train"), (test, "test")):
         if not rows.ids:
             raise DataError(f"the {name} split has no item with an embedding")
+    for rows, name in ((train, "train"), (test, "test"), (validation, "val")):
+        if rows is not None:
+            _check_finite(rows.X, f"the {name} split")
+    for pairs in pair_sets:
+        _check_finite(np.concatenate([pairs.a, pairs.b]), f"pair set {pairs.name!r}")
     methods = [resolve("probes", name)() for name in config.methods]
     for method in methods:
         if "pairs" in method.needs and not pair_sets:
@@ -90,6 +95,16 @@ def run_study(
         for pairs in turned:
             bench.pair_set(pairs)
     return bench.finish()
+
+
+def _check_finite(X: Array, name: str) -> None:
+    bad = int((~np.isfinite(X).all(axis=1)).sum())
+    if bad:
+        raise DataError(
+            f"embeddings of {name} are not finite",
+            got=f"{bad} of {len(X)} rows with NaN or infinity",
+            remedy="leave these items out or embed them again",
+        )
 
 
 class _one_torch_thread:

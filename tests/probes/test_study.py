@@ -141,7 +141,11 @@ def held_out_average(train, pairs):
     judge = PairJudge(pairs, 1)
     for number, directions in enumerate(fold_directions(pairs, fold, 1)):
         data = fold_data(coding, train, pairs, fold == number, directions)
-        judge.add(fold == number, fold == number, Predictor(ERM().fit(data, [Setting("erm", 0, 100.0)], [0]), coding))
+        judge.add(
+            fold == number,
+            fold == number,
+            Predictor(ERM().fit(data, [Setting("erm", 0, 100.0)], [0]), coding),
+        )
     return judge.scores().average[0]
 
 
