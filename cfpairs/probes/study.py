@@ -69,9 +69,9 @@ def run_study(
     for rows, name in ((train, "train"), (test, "test")):
         if not rows.ids:
             raise DataError(f"the {name} split has no item with an embedding")
-    for rows, name in ((train, "train"), (test, "test"), (validation, "val")):
-        if rows is not None:
-            _check_finite(rows.X, f"the {name} split")
+    for given, name in ((train, "train"), (test, "test"), (validation, "val")):
+        if given is not None:
+            _check_finite(given.X, f"the {name} split")
     for pairs in pair_sets:
         _check_finite(np.concatenate([pairs.a, pairs.b]), f"pair set {pairs.name!r}")
     methods = [resolve("probes", name)() for name in config.methods]
