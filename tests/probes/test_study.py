@@ -178,7 +178,7 @@ def test_errors(data):
 
 
 def test_auto_stays_within_the_highest_rank_but_for_the_ceiling(data):
-    """The limit is that of the label guard and the rank anchor; higher ranks are fitted for the curve alone."""
+    """The limit is that of the label guard and the rank anchor; the curve alone goes further."""
     train, test, good, _ = data
     config = ProbeConfig(methods=("ncm", "ncm-whitened"), C=(1.0,), seeds=(0,), folds=3)
     free, held = (run_study(train, test, [good], config, highest=h) for h in ({}, {"good": 2}))

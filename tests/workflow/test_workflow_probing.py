@@ -105,7 +105,7 @@ def test_without_pairs_all_are_those_that_need_none(tmp_path: Path) -> None:
     found = probed(config, "--method", "all")
     assert {row["method"] for row in found["results"]} == set(entries("probes")) - NEED_PAIRS - {"oracle"}
     assert any("there is no pair set" in note and "ncm-soft" in note for note in found["notes"])
-    assert "ncm needs a pair set: got none (run 'cfpairs build' first)" in fault(
+    assert "ncm needs a pair set: got none; run 'cfpairs build' first" in fault(
         "probe", "-c", config, "--method", "ncm"
     )
 
