@@ -22,13 +22,15 @@ from cfpairs.probes.pica import PICAClassifier
 from cfpairs.probes.projections import MeanDifferenceClassifier, RandomProjectionClassifier
 from cfpairs.probes.study import run_study
 from cfpairs.probes.vrex import VREXClassifier
-from cfpairs.registry import entries
+from cfpairs.registry import entries, resolve
 from cfpairs.tables import RESULTS, make_table
 
 D = 6
+METHODS = tuple(sorted(entries("probes")))
+FEW_STEPS = {name: {"steps": (2,)} for name in METHODS if "steps" in resolve("probes", name).grid}
 EVERY = ProbeConfig(
-    methods=tuple(sorted(entries("probes"))), r=(1,), C=(0.1,), budget=1, seeds=(0,), folds=2,
-    grids={"pica": {"components": (2,)}},
+    methods=METHODS, r=(1,), C=(0.1,), budget=1, seeds=(0,), folds=2,
+    grids={"pica": {"components": (2,)}, **FEW_STEPS},
 )  # fmt: skip
 ESTIMATORS = [
     DFRClassifier(n_subsets=1), ERMClassifier(), FishClassifier(), GroupDROClassifier(), IRMClassifier(),
