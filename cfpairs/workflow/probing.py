@@ -30,7 +30,7 @@ from cfpairs.tables import (
     write_bytes,
     write_table,
 )
-from cfpairs.vectors import Embeddings, read_embeddings
+from cfpairs.vectors import Embeddings, contents_digest, read_embeddings
 from cfpairs.workflow.context import Context, StageResult, source_items, training_items
 from cfpairs.workflow.embeddings import encoder_id, failures, unembedded
 from cfpairs.workflow.manifest import source_digest
@@ -219,14 +219,27 @@ def _known(rows: Sequence[dict[str, Any]], column: str, otherwise: Sequence[Any]
 def _spec(context: Context, names: Sequence[str]) -> dict[str, Any]:
     """All that the result of a run depends on."""
     config = context.config
+    encoder = encoder_id(context)
+    ids = _items_used(context, names)
     return {
         "probe": config.probe.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
-        "encoder_id": encoder_id(context),
+        "encoder_id": encoder,
         "source_digest": source_digest(context),
+        "contents": contents_digest(context.workspace.embeddings(encoder), ids),
         **_made_by(context),
         "pair_sets": {name: table_digest(read_table(context.workspace.pairs(name), PAIRS)) for name in names},
     }
+
+
+def _items_used(context: Context, names: Sequence[str]) -> pa.Array:
+    """Ids of the data set's own items and of those that the pair sets made."""
+    manifest = load_manifest(context.workspace)
+    if "pair_set" not in manifest.column_names:
+        return manifest["item_id"]
+    wanted = pa.array([*names, *context.config.data.train_with], pa.string())
+    own = pc.or_kleene(pc.is_null(manifest["pair_set"]), pc.is_in(manifest["pair_set"], value_set=wanted))
+    return manifest["item_id"].filter(own)
 
 
 def _made_by(context: Context) -> dict[str, Any]:
@@ -243,7 +256,7 @@ def _made_by(context: Context) -> dict[str, Any]:
 
 
 def _run_id(spec: dict[str, Any]) -> str:
-    return fingerprint("probe", 2, spec)
+    return fingerprint("probe", 3, spec)
 
 
 def latest_run(context: Context) -> str | None:
