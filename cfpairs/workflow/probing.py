@@ -334,15 +334,20 @@ def _what_changed(spec_file: Path, wanted: dict[str, Any]) -> str:
     return ", ".join(said) or "it was made by another version"
 
 
-def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
+def probe(context: Context, pair_sets: Sequence[str] = (), *, every: bool = False) -> StageResult:
     """Fit every configured probe on the pair sets, unless that very run is there.
 
     Parameters
     ----------
     pair_sets : sequence of str
         Names; by default all that are in the workspace.
+    every : bool
+        Fit every probe that there is instead; without a pair set, every one that needs none.
     """
     begun = time.perf_counter()
+    left_out: tuple[str, ...] = ()
+    if every:
+        context, left_out = _with_every(context, bool(pair_sets))
     config = context.config.probe
     for method in config.methods:
         if method not in entries("probes"):
@@ -352,7 +357,7 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
     run_id = _run_id(spec)
     folder = context.workspace.probe_run(run_id)
     made = not (folder / "results.parquet").exists()
-    notes: tuple[str, ...] = ()
+    notes = left_out
     if made:
         # scikit-learn and SciPy take seconds to import; status and errors do not wait for them.
         from cfpairs.probes.study import run_study
@@ -368,7 +373,7 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
             validation=inputs.val,
             highest=highest_ranks(quality),
         )
-        notes = (*study.notes, *_failure_notes(inputs))
+        notes = (*left_out, *study.notes, *_failure_notes(inputs))
         _write(folder, spec, study)
     write_bytes(context.workspace.latest_probe, json.dumps({"run_id": run_id}).encode())
     by_hand = _dropped_by_hand(context, names)
@@ -398,6 +403,18 @@ def _dropped_by_hand(context: Context, names: Sequence[str]) -> dict[str, int]:
 def hand_notes(by_hand: Mapping[str, int]) -> tuple[str, ...]:
     """A line for each pair set that people have dropped pairs of."""
     return tuple(f"pairs {name}: {n} dropped by hand, not used" for name, n in by_hand.items() if n)
+
+
+def _with_every(context: Context, named: bool) -> tuple[Context, tuple[str, ...]]:
+    """The configuration with every probe, and a line on those that must wait for pairs."""
+    names = sorted(entries("probes"))
+    lacking: list[str] = []
+    if not named and not context.workspace.pair_set_names():
+        lacking = [name for name in names if "pairs" in resolve("probes", name).needs]
+    methods = tuple(name for name in names if name not in lacking)
+    changed = context.with_config(probe=context.config.probe.model_copy(update={"methods": methods}))
+    line = f"there is no pair set ('cfpairs build' makes one); without it go {', '.join(lacking)}"
+    return changed, (line,) if lacking else ()
 
 
 def _failure_notes(inputs: ProbeInputs) -> tuple[str, ...]:
