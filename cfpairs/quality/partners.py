@@ -115,6 +115,7 @@ def wrong_matches(partners: Partners | None) -> list[Doubt]:
             "wrong match",
             float(partners.places[j]),
             f"{partners.places[j]:.0%} of the pairs like it have a side that is nearer than its partner",
+            float(partners.places[j]) / _FAR,
         )
         for j in np.flatnonzero(np.nan_to_num(partners.places) >= _FAR)
     ]

@@ -7,6 +7,7 @@ import pytest
 
 from cfpairs.quality import flags
 from cfpairs.quality.partners import compare_partners, wrong_matches
+from cfpairs.quality.rank import winsorize
 from cfpairs.quality.rows import equal_rows, rows_of
 from cfpairs.quality.spectrum import spectrum
 from tests.quality.worlds import planted, world
@@ -45,10 +46,10 @@ def test_sides_that_hardly_differ_failed() -> None:
     differences = np.random.default_rng(3).normal(size=(20, 30))
     differences[4] = 0.0
     differences[9] *= 1e-3
-    assert [d.index for d in flags.failed_edits(differences, None, None)] == [4, 9]
-    assert [d.index for d in flags.failed_edits(differences, 5.0, None)] == [4, 9]
+    assert [d.index for d in flags.failed_edits(np.linalg.norm(differences, axis=1), None, None)] == [4, 9]
+    assert [d.index for d in flags.failed_edits(np.linalg.norm(differences, axis=1), 5.0, None)] == [4, 9]
     control = 100.0 * np.random.default_rng(4).normal(size=(50, 30))
-    assert len(flags.failed_edits(differences, 5.0, control)) == 20
+    assert len(flags.failed_edits(np.linalg.norm(differences, axis=1), 5.0, control)) == 20
 
 
 def test_pairs_that_change_more_are_outliers() -> None:
@@ -64,12 +65,14 @@ def test_a_pair_that_decides_alone_is_named() -> None:
     rng = np.random.default_rng(6)
     differences = rng.normal(size=(80, 60))
     differences[33] *= 12.0
-    found = flags.dominating(spectrum(differences).left, 1)
+    spectral = spectrum(differences)
+    found = flags.dominating(flags.leverages(differences, spectral, 1), 1)
     assert [d.index for d in found] == [33]
-    assert flags.leverages(spectrum(differences).left, 60).sum() == pytest.approx(60.0)
+    assert flags.leverages(differences, spectral, 60).sum() == pytest.approx(60.0)
     for r in (1, 3):
-        assert flags.dominating(spectrum(rng.normal(size=(80, 60))).left, r) == []
-    assert flags.bend(differences, spectrum(differences).directions, 1) > 0.5
+        clean = rng.normal(size=(80, 60))
+        assert flags.dominating(flags.leverages(clean, spectrum(clean), r), r) == []
+    assert flags.bend(spectrum(winsorize(differences)).top(1), spectral.directions, 1) > 0.5
 
 
 def test_a_probe_finds_the_pairs_that_change_the_label() -> None:

@@ -10,8 +10,9 @@ import pytest
 from cfpairs.quality.curves import LabelCheck
 from cfpairs.quality.evidence import Evidence
 from cfpairs.quality.labels import LabelKept
+from cfpairs.quality.more import NOTHING
 from cfpairs.quality.partners import Partners
-from cfpairs.quality.result import CellRow, FlagRow, ForecastRow, SplitHalf, TradeoffRow
+from cfpairs.quality.result import CellRow, FlagRow, ForecastRow, SplitHalf, Systematics, TradeoffRow
 from cfpairs.quality.verdict import judge
 from cfpairs.quality.words import percent
 
@@ -34,7 +35,8 @@ GOOD = Evidence(
     partners=Partners(0.9, 0.02, np.full(200, 0.1)),
     bend=0.05,
     edge_rank=3,
-    artefact=None,
+    systematics=Systematics(0.1, 0.5, None, ()),
+    more=NOTHING,
     has_labels=True,
     has_environments=True,
     forecast=(ForecastRow(200, 0.1, 0.05, 0.15), ForecastRow(400, 0.07, 0.02, 0.12)),
@@ -59,7 +61,7 @@ WORSE: list[tuple[str, str, Evidence]] = [
     ),
     ("needs_pairs", "stands above the noise", replace(GOOD, rank=0)),
     ("needs_pairs", "cannot tell signal", replace(GOOD, rank=0, confident=False)),
-    ("fix_pairs", "making a pair", replace(GOOD, artefact=0.9)),
+    ("fix_pairs", "making a pair", replace(GOOD, systematics=Systematics(0.1, 0.5, 0.9, ()))),
     ("fix_pairs", "miss the environment", replace(GOOD, tradeoff=row(environment_removed=0.2))),
     ("fix_pairs", "5.0 times", replace(GOOD, tradeoff=row(environment_left=5.0))),
     ("needs_pairs", "may halve that", replace(GOOD, tradeoff=row(environment_left=3.5))),
