@@ -208,7 +208,7 @@ def look_at_moments(moments: PairMoments, sample: Inputs, frame: Frame, seed: in
         order=np.arange(len(sample.D)),
         fixed=True,
         frequency=frequency,
-        growth=_growth_of_moments(moments, measured),
+        growth=_growth_of_moments(moments, measured) if draws != 0 else (),
         doubts=[],
         more_doubts=lambda r: [],
         moments=moments,

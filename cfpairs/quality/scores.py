@@ -71,19 +71,20 @@ def score_pairs(
     full = found.numerical_rank
     scale = np.where(found.values[:full] > 0.0, found.values[:full], np.inf)
     turn = (found.directions / scale) @ rng.standard_normal((full, _BITS + 1))
-    turn = (turn / np.abs(turn).max(initial=1e-300)).astype(np.float32)
-    axes = np.concatenate([robust, found.top(r)], axis=1)
+    turn /= np.abs(turn).max(initial=1e-300)
+    axes = np.concatenate([robust, found.top(r), turn], axis=1).astype(np.float32)
+    inner, bits = robust.shape[1], robust.shape[1] + r
     left, leverage, marks = np.empty(k), np.empty(k), np.empty(k, dtype=np.uint64)
-    fits = bool(lengths.max(initial=0.0) < 1e30)  # as float32
+    fits = bool(lengths.max(initial=0.0) < 1e15)  # squares, as float32
 
     def read(rows: slice) -> None:
-        block = D[rows]
-        along = (block @ axes.astype(block.dtype, copy=False)).astype(np.float64)
-        inside = (along[:, : robust.shape[1]] ** 2).sum(axis=1)
-        left[rows] = np.sqrt(np.clip(lengths[rows] ** 2 - inside, 0.0, None))
-        leverage[rows] = ((along[:, robust.shape[1] :] / found.values[:r]) ** 2).sum(axis=1)
-        small = block if fits else block / np.where(lengths[rows] > 0.0, lengths[rows], 1.0)[:, None]
-        signs = small.astype(np.float32, copy=False) @ turn > 0.0
+        length = lengths[rows]
+        block = D[rows] if fits else D[rows] / np.where(length > 0.0, length, 1.0)[:, None]
+        found_at = block.astype(np.float32, copy=False) @ axes
+        along = found_at[:, :bits].astype(np.float64) * (1.0 if fits else length[:, None])
+        left[rows] = np.sqrt(np.clip(length**2 - (along[:, :inner] ** 2).sum(axis=1), 0.0, None))
+        leverage[rows] = ((along[:, inner:] / found.values[:r]) ** 2).sum(axis=1)
+        signs = found_at[:, bits:] > 0.0
         signs ^= signs[:, -1:]  # the same for a difference and its opposite
         marks[rows] = np.packbits(signs[:, :_BITS], axis=1).view(np.uint64)[:, 0]
 

@@ -23,8 +23,8 @@ __all__ = ["halves_of_moments", "many_flips_rank", "top_directions"]
 
 Floats = NDArray[np.float64]
 
-_STEPS = 6  # of subspace iteration
-_BESIDE = 8
+_STEPS = 4  # of subspace iteration
+_BESIDE, _HALVINGS = 8, 3
 
 
 def many_flips_rank(found: Spectrum, gram: Floats, even_pairs: float, *, above_edge: int = 0) -> FlipRank:
@@ -100,7 +100,7 @@ def top_directions(gram: Floats, r: int, start: Floats | None = None) -> Floats:
 
 
 def halves_of_moments(moments: PairMoments, rng: np.random.Generator, start: Floats, max_rank: int) -> Halves:
-    """Overlaps of the directions of two halves of the folds, for four halvings.
+    """Overlaps of the directions of two halves of the folds, for three halvings.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def halves_of_moments(moments: PairMoments, rng: np.random.Generator, start: Flo
     r = max(0, min(max_rank, start.shape[1] - _BESIDE, moments.dim))
     overlaps = []
     if r:
-        for index in rng.permutation(len(splits))[:4]:
+        for index in rng.permutation(len(splits))[:_HALVINGS]:
             one = splits[index]
             other = tuple(sorted(set(range(FOLDS)) - set(one)))
             parts = [top_directions(moments.robust_gram(half), r, start) for half in (one, other)]
