@@ -69,7 +69,9 @@ def main() -> None:
         held = np.array(D)
         blas = seconds(lambda: np.linalg.eigh(held.T @ held), args.repeats)
         ours = seconds(lambda: assess_pairs(D, draws=0), args.repeats)
-        memory = [(k, peak(lambda k=k: assess_pairs(D[:k], draws=0))) for k in (args.k // 4, args.k // 2, args.k)]
+        memory = [
+            (k, peak(lambda k=k: assess_pairs(D[:k], draws=0))) for k in (args.k // 4, args.k // 2, args.k)
+        ]
         found = assess_pairs(D)
     print(f"k = {args.k}, d = {args.d}, float64, pairs in a file")
     print(f"D^T D and its eigenvectors, BLAS   {blas:8.2f} s")

@@ -24,15 +24,15 @@ from cfpairs.quality.curves import (
 )
 from cfpairs.quality.dropping import drop_row
 from cfpairs.quality.evidence import BROKEN, Evidence
-from cfpairs.quality.forecast import forecast_rows
+from cfpairs.quality.forecast import forecast_rows, joined
 from cfpairs.quality.frame import Frame, frame_of
 from cfpairs.quality.inputs import MANY, Inputs, check_inputs
 from cfpairs.quality.look import Look, look_at_few, look_at_many, look_at_moments
 from cfpairs.quality.measure import Measured
 from cfpairs.quality.moments import PairMoments
 from cfpairs.quality.more import NOTHING, more_pairs
-from cfpairs.quality.partners import Partners, compare_partners, wrong_matches
-from cfpairs.quality.reliability import Halves, artefact, distance, wedin
+from cfpairs.quality.partners import Partners, compare_partners, match_places, wrong_matches
+from cfpairs.quality.reliability import artefact, distance, wedin
 from cfpairs.quality.remainder import Remainder, measure_remainder
 from cfpairs.quality.result import (
     DirectionRow,
@@ -182,23 +182,27 @@ def _assess(
     inputs: Inputs, moments: PairMoments | None, probe: Probe | None, seed: int, draws: int | None
 ) -> PairQuality:
     d = inputs.D.shape[1]
-    frame = frame_of(inputs, len(inputs.D) if moments is None else moments.n_pairs)
+    frame = frame_of(inputs, len(inputs.D) if moments is None else moments.n_pairs, seed)
     look = _look(inputs, moments, frame, seed, draws)
     measured, halves, sample = look.measured, look.halves, look.sample
     directions = look.removed.top(MAX_R)
     curves = _curves(sample, frame, look, seed)
-    alignment = _alignment(measured, halves)
+    alignment = _alignment(look)
     r = _core(curves.rows, measured, alignment)
     partners = _partners(sample, look.order, r, seed)
     advised = r if curves.left is None or r == 0 else recommend(curves.left, measured.rank)
     weights = None if probe is None else probe_rows(probe, directions[:, :advised])
-    doubts = _doubts(inputs, look, partners, r)
+    doubts = _doubts(look, r, max(r, advised), seed)
     if weights is not None and inputs.X is not None and inputs.y is not None and inputs.labels is not None:
         doubts += flags.label_changing(inputs.D, inputs.labels, weights, inputs.X, inputs.y)
     agreement = halves.at(max(1, r))
     cells = cell_rows(inputs, max(1, measured.rank), look.index)
     systematics = _systematics(sample, directions, r, seed)
     at_core = next((row for row in curves.rows if row.r == r), None)
+    bend = flags.bend(look.robust[:, : max(r, measured.rank)], directions, r)
+    off = None
+    if r:
+        off = distance(alignment[:r]) if agreement is None else joined(agreement.misalignment, bend)
     evidence = Evidence(
         n_pairs=look.n_pairs,
         n_sources=look.n_sources,
@@ -208,17 +212,17 @@ def _assess(
         recommended_r=advised,
         confident=measured.confident,
         split_half=agreement,
-        misalignment=distance(alignment[:r]) if agreement is None else agreement.misalignment if r else None,
+        misalignment=off,
         tradeoff=curves.rows,
         labels=curves.labels,
         partners=partners,
-        bend=flags.bend(look.robust[:, :r], directions, r),
+        bend=bend,
         edge_rank=measured.edge_rank,
         systematics=systematics,
         more=NOTHING,
         has_labels=inputs.y is not None,
         has_environments=inputs.env is not None,
-        forecast=forecast_rows(agreement, measured.n_pairs, d) if measured.rank else (),
+        forecast=forecast_rows(agreement, measured.n_pairs, d, bend) if measured.rank else (),
         flags=flags.flag_rows(doubts, inputs.pair_ids),
         cells=cells,
     )
@@ -291,14 +295,17 @@ def _curves(inputs: Inputs, frame: Frame, look: Look, seed: int) -> _Curves:
     return _Curves(tradeoff_rows(inputs, frame, directions, labels, left), labels, left)
 
 
-def _doubts(inputs: Inputs, look: Look, partners: Partners | None, r: int) -> list[flags.Doubt]:
+def _doubts(look: Look, r: int, advised: int, seed: int) -> list[flags.Doubt]:
     """Everything to say against single pairs, by their place among all."""
-    near = [replace(doubt, index=int(look.order[doubt.index])) for doubt in wrong_matches(partners)]
-    return [
-        *look.doubts,
-        *look.more_doubts(r),
-        *(replace(doubt, index=int(look.index[doubt.index])) for doubt in near),
-    ]
+    sample, order = look.sample, look.order
+    places = None
+    if sample.a is not None and advised:
+        rng = np.random.default_rng([seed, 12])
+        places = match_places(
+            sample.a[order], sample.D[order], sample.kinds[order], sample.clusters[order], advised, rng
+        )
+    near = [replace(doubt, index=int(look.index[order[doubt.index]])) for doubt in wrong_matches(places)]
+    return [*look.doubts, *look.more_doubts(r), *near]
 
 
 def _systematics(inputs: Inputs, directions: Floats, r: int, seed: int) -> Systematics:
@@ -423,7 +430,15 @@ def _core(rows: tuple[TradeoffRow, ...], measured: Measured, alignment: Floats) 
     return max(1, len(right) if right.all() else int(right.argmin()))
 
 
-def _alignment(measured: Measured, halves: Halves) -> Floats:
-    """Cosines of the directions up to the rank: from halves, or from the noise model where these fail."""
-    found = halves.alignment(measured.rank) if measured.rank else np.zeros(0)
-    return measured.by_model if found is None else found
+def _alignment(look: Look) -> Floats:
+    """Cosines of the directions up to the rank: from halves, or from the noise model where these fail.
+
+    Halves are compared with long pairs shortened; the directions that a probe removes are those of the
+    pairs as they are, which a few long pairs may turn away from the others'.
+    """
+    rank = look.measured.rank
+    found = look.halves.alignment(rank) if rank else np.zeros(0)
+    if found is None:
+        return look.measured.by_model
+    turned = np.linalg.norm(look.robust[:, :rank].T @ look.removed.top(rank), axis=0)
+    return np.asarray(found[: len(turned)] * np.minimum(1.0, turned[: len(found)]))

@@ -35,7 +35,7 @@ DOMINATES = 4.0  # times the average leverage
 DUPLICATE_COSINE = 0.98
 NEAR_DIMENSIONS = 32
 EQUAL = 1e-6  # relative: what float32 leaves of equal differences
-LABEL_MOVE = 0.5
+LABEL_MOVE, LABEL_Z = 0.5, 3.0
 FAILED_SHARE = 0.05  # of the typical distance between two items
 MOST_SEVERE = 10.0  # a pair cannot be more broken than broken
 _BLOCK = 2048
@@ -223,10 +223,10 @@ def dominating(leverage: Floats, r: int) -> list[Doubt]:
 
 
 def bend(robust: Floats, directions: Floats, r: int) -> float:
-    """How far the first r directions lie from the `robust` ones, (d, r): 0 to 1."""
+    """How far the first r directions lie from the `robust` ones, (d, r) or more: 0 to 1."""
     if r < 1 or robust.shape[1] < 1:
         return 0.0
-    shared = float((np.linalg.svd(directions[:, :r].T @ robust, compute_uv=False) ** 2).mean())
+    shared = float(((directions[:, :r].T @ robust) ** 2).sum() / r)
     return float(np.sqrt(max(0.0, 1.0 - shared)))
 
 
@@ -234,6 +234,8 @@ def label_changing(
     D: Floats, labels: NDArray[np.integer], probe: Floats, X: Floats, y: NDArray[np.integer]
 ) -> list[Doubt]:
     """Pairs over which a probe's logit moves by more than half of the distance between the labels.
+
+    And by more than three robust deviations beyond the other pairs: a probe on few items reads noise too.
 
     Parameters
     ----------
@@ -258,14 +260,16 @@ def label_changing(
         if gap <= 0.0:
             continue
         moves = np.abs(D @ weights) / gap
+        middle = float(np.median(moves))
+        limit = max(LABEL_MOVE, middle + LABEL_Z * 1.4826 * float(np.median(np.abs(moves - middle))))
         found += [
             Doubt(
                 int(j),
                 "label-changing",
                 float(moves[j]),
                 f"moves the label's score by {moves[j]:.0%} of the distance between labels",
-                float(moves[j]) / LABEL_MOVE,
+                float(moves[j]) / limit,
             )
-            for j in np.flatnonzero((labels == name) & (moves > LABEL_MOVE))
+            for j in np.flatnonzero((labels == name) & (moves > limit))
         ]
     return found

@@ -47,7 +47,8 @@ def rank_interval(
 
     Differences with `rank` directions of the strengths found, less the spread that sampling gives them, and
     isotropic noise are drawn and counted; large ones by the `rank` x `rank` sketch of their signal. With 5 %
-    and 95 % quantiles q of the counts it is ``[2 rank - q95, 2 rank - q5]``. The plain quantiles cover the truth 0-25 % of the time, the reflected ones 50-92 %.
+    and 95 % quantiles q of the counts it is ``[2 rank - q95, 2 rank - q5]``. The plain quantiles cover the
+    truth 0-25 % of the time, the reflected ones 50-92 %.
     Directions too weak to be detected at this number of pairs are in neither.
 
     Parameters

@@ -36,14 +36,14 @@ class Yardstick(NamedTuple):
     ----------
     metric : Metric or None
         None for coordinates as embedded.
-    samples : int
-        Control pairs that the metric was learned from without shrinkage; 0 otherwise.
+    widening : float
+        Factor by which noise passes its edge, as the metric was learned from samples.
     sigma : float or None
         Noise per dimension that control pairs show in it.
     """
 
     metric: Metric | None
-    samples: int = 0
+    widening: float = 1.0
     sigma: float | None = None
 
 
@@ -94,19 +94,23 @@ class Measured:
         return self.found.dim
 
 
-def yardsticks(groups: Metric | None, control: Floats | None, k: int, d: int) -> dict[str, Yardstick]:
-    """Metrics that k pairs may be measured in."""
+def yardsticks(
+    groups: Metric | None, control: Floats | None, k: int, d: int, widening: float = 1.0
+) -> dict[str, Yardstick]:
+    """Metrics that k pairs may be measured in; `widening` is that of `groups`."""
     sigma = None if control is None or not len(control) else float(np.sqrt((control**2).mean()))
-    found = {"identity": Yardstick(None, 0, sigma)}
+    found = {"identity": Yardstick(None, 1.0, sigma)}
     if k > 2 and groups is not None:
         found["within-group"] = Yardstick(
-            groups, 0, None if control is None or not len(control) else _rms(groups.whiten(control.T))
+            groups, widening, None if control is None or not len(control) else _rms(groups.whiten(control.T))
         )
     if k > 2 and control is not None and len(control) >= CONTROL_PAIRS and sigma:
         scatter = spread_of_control(control)
         many = len(control) >= 2 * d
         metric = scatter.ridged(0.01) if many else scatter.metric(SPECTRUM_SHRINKAGE)
-        found["control"] = Yardstick(metric, len(control) if many else 0, 1.0 if many else None)
+        found["control"] = Yardstick(
+            metric, _f_widening(k, d, len(control)) if many else 1.0, 1.0 if many else None
+        )
     return found
 
 
@@ -140,7 +144,8 @@ def measure(
     rng = np.random.default_rng([seed, 1])
 
     def count(fit: NoiseFit) -> FlipRank:
-        return flip_rank(winsorize(matrices[name]), rng, above_edge=fit.rank, flips=flips)
+        own = winsorize(matrices[name])
+        return flip_rank(own, rng, above_edge=fit.rank, flips=flips, widening=choices[name].widening)
 
     return _in_metric(name, misfits, spectra[name], choices[name], fits[name], count, rng, draws)
 
@@ -170,7 +175,8 @@ def measure_moments(
     def count(fit: NoiseFit) -> FlipRank:
         own = moments.robust_gram() if metric is None else _whitened(moments.robust_gram(), metric)
         shortened = robust if metric is None else spectrum_of_moment(own, moments.n_pairs)
-        return many_flips_rank(shortened, own, moments.even_pairs, above_edge=fit.rank)
+        widening = choices[name].widening
+        return many_flips_rank(shortened, own, moments.even_pairs, above_edge=fit.rank, widening=widening)
 
     rng = np.random.default_rng([seed, 1])
     return _in_metric(name, misfits, spectra[name], choices[name], fits[name], count, rng, draws)
@@ -184,28 +190,29 @@ def _whitened(gram: Floats, metric: Metric) -> Floats:
 def _choose(
     spectra: dict[str, Spectrum], choices: dict[str, Yardstick]
 ) -> tuple[str, dict[str, NoiseFit], tuple[MetricFit, ...]]:
-    fits = {name: fit_noise(found, _widening(found, choices[name])) for name, found in spectra.items()}
-    misfits = {name: _misfit(spectra[name], fits[name]) for name in spectra}
+    fits = {name: fit_noise(found, choices[name].widening) for name, found in spectra.items()}
+    # As much is taken for signal in every metric: whatever is left of uneven noise looks even in the end.
+    signal = min((fit.rank for fit in fits.values() if fit.sigma > 0.0), default=0)
+    misfits = {name: _misfit(spectra[name], fits[name], signal) for name in spectra}
     name = min(misfits, key=lambda n: misfits[n])
     return name, fits, tuple(MetricFit(n, float(misfit)) for n, misfit in misfits.items())
 
 
-def _widening(found: Spectrum, choice: Yardstick) -> float:
-    """How much a metric learned from samples spreads noise beyond the Marchenko-Pastur edge."""
-    d, k = found.dim, found.n_pairs
-    if not choice.samples or choice.samples >= _ENOUGH_CONTROL * d or k == 0:
+def _f_widening(k: int, d: int, samples: int) -> float:
+    """How far a metric learned from samples of noise spreads other noise beyond the edge of even noise."""
+    if samples >= _ENOUGH_CONTROL * d or k == 0:
         return 1.0
-    c = d / choice.samples
+    c = d / samples
     # Sigma is fitted to the energy of the noise, which the metric raises by 1 / (1 - c).
     return float(np.sqrt(f_edge(d / k, c) * (1.0 - c) / f_edge(d / k, 0.0)))
 
 
-def _misfit(found: Spectrum, fit: NoiseFit) -> float:
+def _misfit(found: Spectrum, fit: NoiseFit, signal: int) -> float:
     """How far the bulk is from that of even noise; at most a quarter of the values may be signal here."""
     k, d = found.n_pairs, found.dim
     if fit.sigma == 0.0:
         return 0.0
-    return bulk_misfit(found.values, k, d, min(fit.rank, min(k, d) // 4))
+    return bulk_misfit(found.values, k, d, min(signal, min(k, d) // 4))
 
 
 def _in_metric(
@@ -233,7 +240,7 @@ def _in_metric(
         sigma = sigma_tail(values, k, d, rank)
         if not confident and choice.sigma:  # too few pairs to see the noise, but control pairs show it
             sigma = choice.sigma
-            level = sigma * edge(k, d) * _widening(found, choice)
+            level = sigma * edge(k, d) * choice.widening
             rank = int((values[:full] > level).sum())
             confident = True
         share = min(1.0, sigma**2 * k * d / float((values**2).sum()))

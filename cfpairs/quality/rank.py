@@ -95,6 +95,7 @@ def flip_rank(
     flips: int | None = None,
     max_rank: int | None = None,
     above_edge: int = 0,
+    widening: float = 1.0,
 ) -> FlipRank:
     """Count the directions that are stronger than sign-flipped differences, taking them out one by one.
 
@@ -119,6 +120,8 @@ def flip_rank(
         Number of singular values over the edge of isotropic noise. Of these, directions along a single
         coordinate (``sum q^4 > .7``) count without flips, which keep the length of every column and so cannot
         tell them from noise.
+    widening : float
+        Factor of the level, for a metric that was learned from samples.
 
     Returns
     -------
@@ -145,7 +148,7 @@ def flip_rank(
             return False
         if r < above_edge and float((found.directions[:, r] ** 4).sum()) > ONE_COORDINATE:
             return True
-        levels[r] = _level(matrix, found, r, repeats, rng)
+        levels[r] = widening * _level(matrix, found, r, repeats, rng)
         return bool(found.values[r] > levels[r])
 
     low, high = 0, 0  # directions up to low count; high is the first r known to fail
@@ -160,7 +163,7 @@ def flip_rank(
             high = middle
     last = min(low, limit - 1)
     if last not in levels:
-        levels[last] = _level(matrix, found, last, repeats, rng)
+        levels[last] = widening * _level(matrix, found, last, repeats, rng)
     return FlipRank(low, levels[last])
 
 

@@ -27,7 +27,9 @@ _STEPS = 4  # of subspace iteration
 _BESIDE, _HALVINGS = 8, 3
 
 
-def many_flips_rank(found: Spectrum, gram: Floats, even_pairs: float, *, above_edge: int = 0) -> FlipRank:
+def many_flips_rank(
+    found: Spectrum, gram: Floats, even_pairs: float, *, above_edge: int = 0, widening: float = 1.0
+) -> FlipRank:
     """Count the directions stronger than the limit of infinitely many sign flips, taken out one by one.
 
     With coordinate variances v of what r directions leave, flipped differences have their largest squared
@@ -42,7 +44,7 @@ def many_flips_rank(found: Spectrum, gram: Floats, even_pairs: float, *, above_e
         Of the shortened pairs, in the metric that the rank is counted in.
     even_pairs : float
         See `PairMoments.even_pairs`.
-    above_edge : int
+    above_edge, widening
         As in `cfpairs.quality.rank.flip_rank`.
     """
     k, d = found.n_pairs, found.dim
@@ -54,7 +56,7 @@ def many_flips_rank(found: Spectrum, gram: Floats, even_pairs: float, *, above_e
         # What is left has d - r dimensions, and its energy lies in d coordinates.
         variances = np.clip(energy, 0.0, None) / free * (d / max(d - r, 1))
         level = np.sqrt(free * _edge(variances, even_pairs * free / k * (d / max(d - r, 1))))
-        level *= flip_margin(k, d, r)
+        level *= widening * flip_margin(k, d, r)
         if r == limit:
             return FlipRank(r, float(level))
         lone = r < above_edge and float((found.directions[:, r] ** 4).sum()) > ONE_COORDINATE

@@ -79,7 +79,9 @@ def test_swapping_sides_and_scaling_change_nothing_and_rotation_nearly_nothing()
     rng = np.random.default_rng(4)
     differences, _ = planted(80, 120, strengths(5.0, 9.0, 6, 80, 120), rng)
     before = measure(differences, yardsticks(None, None, *differences.shape), 0)
-    swapped = measure(differences * rng.choice([-1.0, 1.0], size=(80, 1)), yardsticks(None, None, *differences.shape), 0)
+    swapped = measure(
+        differences * rng.choice([-1.0, 1.0], size=(80, 1)), yardsticks(None, None, *differences.shape), 0
+    )
     scaled = measure(1e3 * differences, yardsticks(None, None, *differences.shape), 0)
     rotation = np.linalg.qr(rng.normal(size=(120, 120)))[0]
     rotated = measure(differences @ rotation, yardsticks(None, None, *differences.shape), 0)
