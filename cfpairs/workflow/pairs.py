@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,13 @@ def _items_known(context: Context, name: str) -> bool:
     return file_metadata(context.workspace.pairs(name)).get("made_items") == str(made)
 
 
-def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> StageResult:
+def build_pairs(
+    context: Context, pair: PairConfig, *, force: bool = False, look: bool = False
+) -> StageResult:
     """Build one pair set, unless it is there with the same inputs and settings.
+
+    With `look`, the result says at once what the pairs are worth, as far as there are embeddings of their
+    items; images that the encoder has judged anyway are embedded for it.
 
     Items that the builder makes are added to the manifest before the pairs are written: a process that is
     killed in between leaves a pair set that is missing and will be built again, never pairs of items that
@@ -131,9 +137,10 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
     wanted = _fingerprint(context, pair, builder)
     there = file_metadata(workspace.pairs(name)).get("fingerprint") == wanted
     if there and not force and _items_known(context, name):
-        return StageResult(
+        done = StageResult(
             f"pairs:{name}", False, f"pairs {name}: up to date", (), {"name": name, "made": False}
         )
+        return _with_first_line(context, done, name, builder) if look else done
     manifest = load_manifest(workspace)
     sources = source_items(manifest)
     if _joining(context, builder):
@@ -169,7 +176,7 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
     _write(context, name, manifest, made, table, wanted)
     seconds = time.perf_counter() - begun
     others = "".join(f", {n} {status}" for status, n in sorted(counts.items()) if status != "ok")
-    return StageResult(
+    result = StageResult(
         f"pairs:{name}",
         True,
         f"pairs {name}: {counts['ok']} ok{others} in {seconds:.1f} s",
@@ -183,6 +190,24 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
             "yield": {"tried": len(table), "kept": counts["ok"], "share": counts["ok"] / len(table)},
         },
     )
+    return _with_first_line(context, result, name, builder) if look else result
+
+
+def _with_first_line(context: Context, result: StageResult, name: str, builder: Any) -> StageResult:
+    """The result with a line on the quality of the pairs."""
+    from cfpairs.workflow.quality import first_line
+
+    if _wants_judge(builder):
+        manifest = load_manifest(context.workspace)
+        made = (
+            manifest.filter(pc.equal(manifest["pair_set"], name))
+            if "pair_set" in manifest.column_names
+            else None
+        )
+        if made is not None and len(made):
+            embed_missing(context, made)
+    line = first_line(context, name)
+    return replace(result, notes=(*result.notes, line), data=result.data | {"quality": line})
 
 
 def _check_encoder(context: Context, pair: PairConfig, builder: Any) -> None:
