@@ -101,8 +101,8 @@ def flip_rank(
 
     For a number of directions r what is left after them is flipped a few times; the mean largest squared
     singular value, raised to the 99 % point of its Tracy-Widom fluctuation and corrected for the entries that
-    r directions use up, is the level that singular value r + 1 must pass. The r at which it no longer does is
-    found by doubling and halving.
+    r directions use up, is the level that singular value r + 1 must pass. The first that does not is the
+    end: with uneven noise, taking out directions of noise would let further ones pass.
 
     Parameters
     ----------
@@ -140,31 +140,18 @@ def flip_rank(
     if limit == 0:
         return FlipRank(0, 0.0)
     repeats = (10 if k * d <= 400_000 else 6 if k * d <= 2_000_000 else 3) if flips is None else flips
-    levels: dict[int, float] = {}
-
-    def passes(r: int) -> bool:
-        """Whether direction r + 1 is stronger than what flips of the residual after r directions show."""
-        if (d - r) * (k - r) <= 0:
-            return False
-        if r < above_edge and float((found.directions[:, r] ** 4).sum()) > ONE_COORDINATE:
-            return True
-        levels[r] = widening * _level(matrix, found, r, repeats, rng)
-        return bool(found.values[r] > levels[r])
-
-    low, high = 0, 0  # directions up to low count; high is the first r known to fail
-    while high < limit and passes(high):
-        low, high = high + 1, 2 * high + 1
-    high = min(high, limit)
-    while low < high:
-        middle = (low + high) // 2
-        if passes(middle):
-            low = middle + 1
-        else:
-            high = middle
-    last = min(low, limit - 1)
-    if last not in levels:
-        levels[last] = widening * _level(matrix, found, last, repeats, rng)
-    return FlipRank(low, levels[last])
+    r, level = 0, np.inf
+    while r < limit and (d - r) * (k - r) > 0:
+        lone = r < above_edge and float((found.directions[:, r] ** 4).sum()) > ONE_COORDINATE
+        # The level falls with r, so that what passes an earlier one need not be held against its own.
+        if not lone and found.values[r] <= level:
+            level = widening * _level(matrix, found, r, repeats, rng)
+            if found.values[r] <= level:
+                break
+        r += 1
+    if not np.isfinite(level):
+        level = widening * _level(matrix, found, min(r, limit - 1), repeats, rng)
+    return FlipRank(r, level)
 
 
 def _level(matrix: Floats, found: Spectrum, r: int, repeats: int, rng: np.random.Generator) -> float:

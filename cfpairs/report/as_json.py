@@ -54,7 +54,8 @@ def render_json(data: ReportData) -> dict[str, Any]:
     dict
         ``schema_version``, ``verdict`` (``level``, ``text``, ``recommended_r``), ``pair_sets`` (name ->
         `QUALITY_FIELDS`, ``method``, ``counts``), ``results``, ``curves``, ``groups``, ``comparison``,
-        ``data`` and ``provenance``. Accuracies and shares are shares of 1; a number that is not available is None.
+        ``data`` and ``provenance``. Accuracies and shares are shares of 1; a number that is not available
+        is None.
     """
     verdict = data.verdict
     pair_sets = {
