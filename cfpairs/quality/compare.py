@@ -10,7 +10,7 @@ import numpy as np
 
 from cfpairs.errors import DataError
 from cfpairs.quality.assess import assess_pairs
-from cfpairs.quality.result import PairQuality
+from cfpairs.quality.result import LEVELS, PairQuality
 
 __all__ = ["ComparisonRow", "compare_sets"]
 
@@ -37,9 +37,9 @@ class ComparisonRow:
     environment_removed, label_removed_deconfounded, environment_left : float or None
         At the recommended r; see `TradeoffRow`.
     spread : float or None
-        Standard deviation of `environment_left` over draws.
+        Standard deviation of `misalignment` over draws.
     behind : float or None
-        Factor by which `environment_left` is larger than that of the best set.
+        How much further its directions are off than those of the best set.
     """
 
     name: str
@@ -81,8 +81,7 @@ def compare_sets(
     Returns
     -------
     tuple of ComparisonRow
-        The set that leaves least of the environment beside the label first; sets of which that is unknown
-        by their misalignment, last.
+        By verdict, good pairs first, and then by how far the directions are off.
 
     Raises
     ------
@@ -134,8 +133,7 @@ def _row(name: str, k: int, found: list[PairQuality]) -> ComparisonRow:
         known = [value for value in values if value is not None]
         return float(np.mean(known)) if known else None
 
-    left = [None if row is None else row.environment_left for row in at]
-    several = [value for value in left if value is not None]
+    several = [q.misalignment for q in found if q.misalignment is not None]
     return ComparisonRow(
         name=name,
         n_pairs=k,
@@ -147,22 +145,21 @@ def _row(name: str, k: int, found: list[PairQuality]) -> ComparisonRow:
         label_removed_deconfounded=mean(
             [None if row is None else row.label_removed_deconfounded for row in at]
         ),
-        environment_left=mean(left),
+        environment_left=mean([None if row is None else row.environment_left for row in at]),
         spread=float(np.std(several, ddof=1)) if len(several) > 1 else None,
         behind=None,
     )
 
 
 def _ranked(rows: list[ComparisonRow]) -> tuple[ComparisonRow, ...]:
-    def key(row: ComparisonRow) -> tuple[bool, float, float]:
-        off = 2.0 if row.misalignment is None else row.misalignment
-        return row.environment_left is None, row.environment_left or 0.0, off
+    def key(row: ComparisonRow) -> tuple[int, float]:
+        return LEVELS.index(row.level), 2.0 if row.misalignment is None else row.misalignment
 
     ordered = sorted(rows, key=key)
-    best = ordered[0].environment_left if ordered else None
+    best = ordered[0].misalignment if ordered else None
     return tuple(
-        ComparisonRow(**{**row.to_dict(), "behind": row.environment_left / best})
-        if best and row.environment_left is not None
-        else row
+        row
+        if best is None or row.misalignment is None
+        else ComparisonRow(**{**row.to_dict(), "behind": row.misalignment - best})
         for row in ordered
     )

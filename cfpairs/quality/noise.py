@@ -141,7 +141,7 @@ def f_edge(gamma: float, c: float) -> float:
     Examples
     --------
     >>> f_edge(1.0, 0.0), round(f_edge(0.5, 0.2), 3)
-    (4.0, 4.941)
+    (4.0, 4.921)
     """
     return float(((1.0 + np.sqrt(gamma + c - gamma * c)) / (1.0 - c)) ** 2)
 

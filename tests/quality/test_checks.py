@@ -211,7 +211,8 @@ def test_editing_is_better_than_strangers_here() -> None:
     assert [row.name for row in rows] == ["edits", "strangers"]
     assert [row.n_pairs for row in rows] == [100, 100]
     assert [row.draws for row in rows] == [1, 2]
-    assert rows[0].behind == 1.0 and rows[1].behind is not None and rows[1].behind > 1.0
+    assert rows[0].behind == 0.0 and rows[0].level == "good" and rows[1].level != "good"
+    assert rows[1].behind is not None and rows[1].spread is not None
     with pytest.raises(DataError, match="without pairs"):
         compare_sets({"none": {"D": np.zeros((0, 3))}})
 
