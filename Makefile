@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Compiled modules are kept: without them every process compiles torch and all else again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check bench clean
 .DEFAULT_GOAL := test
 

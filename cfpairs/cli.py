@@ -316,25 +316,25 @@ def probe(
 ) -> None:
     """Fit the probes and measure worst-group accuracy."""
     from cfpairs import workflow
-    from cfpairs.registry import available
     from cfpairs.workflow.start import change
 
     output = _Output(quiet=quiet, as_json=as_json)
     with _working(config, workspace, seed, quiet) as context:
-        methods = sorted(available("probes")) if method and "all" in method else method
-        wanted = change(context.config, "probe", r=r, methods=methods)
+        every = bool(method and "all" in method)
+        wanted = change(context.config, "probe", r=r, methods=None if every else method)
         wanted = change(wanted, "encoder", spec=encoder)
         changed = context.with_config(probe=wanted.probe, encoder=wanted.encoder)
-        result = workflow.probe(changed, pair_set or ())
+        result = workflow.probe(changed, pair_set or (), every=every)
         output.stage(result)
-        output.show(lambda: _results_view(result))
+        output.show(lambda: _results_view(result, wanted.probe.selection[0]))
     output.end()
 
 
-def _results_view(result: StageResult) -> Any:
+def _results_view(result: StageResult, rule: str) -> Any:
     from cfpairs.terminal import results_view
 
-    table = results_view(result.data["results"])
+    known = any(row["selection"] == rule for row in result.data["results"])
+    table = results_view(result.data["results"], rule if known else None)
     table.caption = "* differs from erm (paired bootstrap, 95 %); other rules stand in results.parquet"
     table.caption_justify = "left"
     return table

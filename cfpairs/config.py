@@ -6,6 +6,7 @@ that lives beside that code (its ``Options`` class), so that a new one needs no 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,19 +92,34 @@ class EncoderConfig(Strict):
     features: Literal["projected", "pooled"] = Field(
         default="projected", description="after or before CLIP's projection"
     )
-    decoder: Literal["pillow", "nvjpeg"] = Field(
-        default="pillow", description="nvjpeg: JPEG files are decoded and resized on the GPU"
+    decoder: Literal["auto", "pillow", "fast", "nvjpeg"] = Field(
+        default="auto",
+        description="pillow: the model's own resizing; fast (auto, where the filter allows it): within one "
+        "level of 255; nvjpeg: JPEG files are decoded and resized on the GPU",
     )
     compile: Literal["auto", "off"] = Field(default="auto", description="auto: CUDA graphs on a GPU")
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None, description="images that the encoder gets at once; default: 32, or 256 on a GPU"
+    )
     part_rows: Annotated[int, Field(ge=1)] = 512
     store: Literal["float32", "float16"] = "float32"
-    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None, description="threads that read and decode; default: one a core, at most 16"
+    )
     engine: Literal["local", "ray"] = "local"
     ray_address: str | None = Field(
         default=None,
         description="auto or HOST:PORT of a Ray cluster; default: one is started on this machine",
     )
+
+    def batch(self, device: str) -> int:
+        """Images that the encoder gets at once on a device, ``cpu`` or ``cuda``."""
+        return self.batch_size or (256 if device == "cuda" else 32)
+
+    @property
+    def threads(self) -> int:
+        """Threads that read and decode."""
+        return self.workers or min(os.cpu_count() or 1, 16)
 
 
 class PreprocessConfig(Strict):

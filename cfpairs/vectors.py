@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from cfpairs.errors import DataError, WorkspaceError
 from cfpairs.tables import embedding_schema, file_metadata, replacing
 
-__all__ = ["Embeddings", "part_files", "read_embeddings", "write_vectors"]
+__all__ = ["Embeddings", "contents_digest", "part_files", "read_embeddings", "write_vectors"]
 
 ROW_GROUP_BYTES = 8 << 20
 """Vectors in one row group, so that a reader can take a large part bit by bit."""
@@ -107,6 +108,21 @@ def _id_array(item_ids: Sequence[str] | pa.Array) -> pa.Array:
 def part_files(folder: Path) -> list[Path]:
     """The complete parts of one encoder's folder, in order."""
     return sorted(folder.glob("part-[0-9]*.parquet"))
+
+
+def contents_digest(folder: Path, item_ids: pa.Array) -> str:
+    """Sixteen hexadecimal digits over what was embedded: the ids and contents of those of `item_ids` there.
+
+    They do not depend on the order of either, or on the division into parts. The vectors are not read.
+    """
+    schema = pa.schema([("item_id", pa.string()), ("content_hash", pa.string())])
+    parts = [pq.read_table(part, columns=schema.names).cast(schema) for part in part_files(folder)]
+    rows = pa.concat_tables(parts, promote_options="none") if parts else schema.empty_table()
+    rows = rows.filter(pc.is_in(rows["item_id"], value_set=_id_array(item_ids))).sort_by("item_id")
+    sha = hashlib.sha256()
+    for line in pc.binary_join_element_wise(rows["item_id"], rows["content_hash"], "\n").to_pylist():
+        sha.update(f"{line}\0".encode())
+    return sha.hexdigest()[:16]
 
 
 def write_vectors(

@@ -1,13 +1,18 @@
-"""Time embedding from JPEG files to Parquet against open_clip's own loop and against the encoder alone.
+r"""Time embedding from JPEG files to Parquet against open_clip's own loop and against the encoder alone.
 
-Usage: python pipelines/bench_embed.py [--images 512] [--rounds 3] [--encoders ViT-B-32 lite]
+Usage: python pipelines/bench_embed.py [--images 256] [--rounds 3] [--encoders ViT-B-32 lite]
+       python pipelines/bench_embed.py --device cuda --encoders ViT-B-32 ViT-L-14 --precision bf16 \
+           --decoder nvjpeg --batch 256 --workers 16 --images 16384
        python pipelines/bench_embed.py --memory [--counts 10000 200000]
 
 The peer is the loop of open_clip's documentation: its preprocessing, a torch DataLoader with two worker
 processes, the model in eager float32. For `lite` it is the same loop around timm's model and transform. Every
 contestant has a process of its own, and they take turns, so that a noisy machine is noisy for all; the table
-has the median round. ViT-B-32 has random weights, which changes no speed, but makes all embeddings alike, so
-that cosines are also taken after the mean has been subtracted.
+has the median round. open_clip's models have random weights, which changes no speed, but makes all embeddings
+alike, so that cosines are also taken after the mean has been subtracted.
+
+With --precision auto, runtime and precision are what `cfpairs doctor --encoder` finds fastest among the
+safe ones, measured here first.
 
 With --memory: peak memory of a run over tiny images with a trivial encoder, for two numbers of items.
 """
@@ -32,7 +37,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
-BATCH = 32
+PEER_BATCH = 32
+LIMIT_IMAGES = 1024
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
@@ -56,14 +62,18 @@ def write_photos(folder: Path, count: int, seed: int) -> list[Path]:
     return files
 
 
-def write_weights(file: Path) -> None:
-    """Random weights of ViT-B-32."""
+def write_weights(file: Path, name: str) -> None:
+    """Random weights of one of open_clip's models."""
     import open_clip
     import torch
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    save_file(open_clip.create_model("ViT-B-32", pretrained=None).state_dict(), file)
+    save_file(open_clip.create_model(name, pretrained=None).state_dict(), file)
+
+
+Rounds = Iterator[tuple[float, np.ndarray]]
+"""Images a second, and the features."""
 
 
 class Photos:
@@ -80,30 +90,31 @@ class Photos:
         return self.transform(Image.open(self.files[index]).convert("RGB"))
 
 
-def peer(name: str, work: Path, files: list[Path]) -> Iterator[tuple[float, np.ndarray]]:
+def peer(name: str, work: Path, files: list[Path], settings: dict[str, Any]) -> Rounds:
     """Images a second and features of open_clip's own loop, round after round."""
     import torch
 
-    model, transform = _peer_model(name, work)
+    device = settings["device"]
+    model, transform = _peer_model(name, work, device)
     photos: Any = Photos(files, transform)
     loader = torch.utils.data.DataLoader(
-        photos, batch_size=BATCH, num_workers=2, multiprocessing_context="fork"
+        photos, batch_size=PEER_BATCH, num_workers=2, multiprocessing_context="fork"
     )
     with torch.inference_mode():
-        model(torch.zeros(BATCH, 3, 224, 224))
+        model(torch.zeros(PEER_BATCH, 3, 224, 224, device=device))
         while True:
             begun = time.perf_counter()
-            features = [model(batch).numpy() for batch in loader]
+            features = [model(batch.to(device)).cpu().numpy() for batch in loader]
             yield len(files) / (time.perf_counter() - begun), np.concatenate(features)
 
 
-def _peer_model(name: str, work: Path) -> tuple[Any, Callable[[Image.Image], Any]]:
+def _peer_model(name: str, work: Path, device: str) -> tuple[Any, Callable[[Image.Image], Any]]:
     if name == "lite":
         import timm
 
         from cfpairs.encoders.lite import _weight_file, build_model
 
-        model = build_model(_weight_file())
+        model = build_model(_weight_file()).to(device)
         how = timm.data.resolve_data_config(
             timm.create_model("tf_efficientnet_lite0", pretrained=False).pretrained_cfg
         )
@@ -111,60 +122,64 @@ def _peer_model(name: str, work: Path) -> tuple[Any, Callable[[Image.Image], Any
     import open_clip
 
     clip, _, transform = open_clip.create_model_and_transforms(
-        name, pretrained=str(work / "weights.safetensors")
+        name, pretrained=str(work / f"{name}.safetensors"), device=device
     )
     return clip.eval().encode_image, transform
 
 
-def _encoder(name: str, work: Path, precision: str) -> Any:
-    from cfpairs.config import EncoderConfig
+def _encoder(name: str, work: Path, settings: dict[str, Any]) -> Any:
     from cfpairs.encoders.factory import open_encoder
 
-    spec = name if name == "lite" else f"open_clip:{name}@{work / 'weights.safetensors'}"
-    return open_encoder(
-        EncoderConfig.model_validate({"spec": spec, "precision": precision, "batch_size": BATCH})
-    )
+    return open_encoder(_config(name, work, settings))
 
 
-def ours(name: str, work: Path, files: list[Path], precision: str) -> Iterator[tuple[float, np.ndarray]]:
+def _config(name: str, work: Path, settings: dict[str, Any]) -> Any:
+    from cfpairs.config import EncoderConfig
+
+    spec = name if name == "lite" else f"open_clip:{name}@{work / f'{name}.safetensors'}"
+    return EncoderConfig.model_validate({"spec": spec, **settings})
+
+
+def ours(name: str, work: Path, files: list[Path], settings: dict[str, Any]) -> Rounds:
     """Images a second and features of `embed_items`, from files to Parquet, a fresh workspace each round."""
     from cfpairs import read_embeddings
     from cfpairs.embedding import embed_items
     from cfpairs.workspace import Workspace
 
     items = pa.table({"item_id": [file.stem for file in files], "path": [str(file) for file in files]})
-    encoder = _encoder(name, work, precision)
+    encoder = _encoder(name, work, settings)
+    batch, workers = settings["batch_size"], settings["workers"]
     encoder.load()
-    encoder.encode(np.zeros((BATCH, 3, 224, 224), np.float32))
+    encoder.encode(np.zeros((batch, 3, 224, 224), np.float32))
     while True:
         root = work / f"workspace-{name}"
         shutil.rmtree(root, ignore_errors=True)
-        report = embed_items(items, workspace=Workspace(root), encoder=encoder, batch_size=BATCH)
+        report = embed_items(
+            items, workspace=Workspace(root), encoder=encoder, batch_size=batch, workers=workers
+        )
         yield report.images_per_second, read_embeddings(report.folder).rows(items["item_id"])
 
 
-def limit(name: str, work: Path, files: list[Path], precision: str) -> Iterator[tuple[float, np.ndarray]]:
-    """Images a second of the encoder alone on batches in memory; at most 256, taken again and again."""
-    encoder = _encoder(name, work, precision)
+def limit(name: str, work: Path, files: list[Path], settings: dict[str, Any]) -> Rounds:
+    """Images a second of the encoder alone on 8-bit batches in memory, a few of them again and again."""
+    encoder = _encoder(name, work, settings)
     encoder.load()
-    prepare = getattr(encoder, "pixels", encoder.preprocess)
+    size = settings["batch_size"]
     rows = [
-        prepare(Image.open(file).convert("RGB")) for file in files[: min(len(files), 256) // BATCH * BATCH]
+        encoder.pixels(Image.open(file).convert("RGB"))
+        for file in files[: max(size, min(len(files), LIMIT_IMAGES) // size * size)]
     ]
-    batches = [np.stack(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
-    count = max(1, round(len(files) / BATCH))
+    batches = [np.stack(rows[start : start + size]) for start in range(0, len(rows), size)]
+    count = max(1, round(len(files) / size))
     encoder.encode(batches[0])
-    stream = getattr(encoder, "stream", lambda found: map(encoder.encode, found))
     while True:
         begun = time.perf_counter()
-        for _ in stream(batches[number % len(batches)] for number in range(count)):
+        for _ in encoder.stream(batches[number % len(batches)] for number in range(count)):
             pass
-        yield count * BATCH / (time.perf_counter() - begun), np.empty(0)
+        yield count * size / (time.perf_counter() - begun), np.empty(0)
 
 
-def contestant(
-    run: Callable[..., Iterator[tuple[float, np.ndarray]]], pipe: Connection, *settings: Any
-) -> None:
+def contestant(run: Callable[..., Rounds], pipe: Connection, *settings: Any) -> None:
     """In a process of its own: a round at every request, until the request is None."""
     rounds = run(*settings)
     while pipe.recv() is not None:
@@ -183,19 +198,26 @@ def peak_mebibytes() -> float:
     return own + children
 
 
-def compare(name: str, work: Path, files: list[Path], rounds: int, precision: str) -> None:
+def measured(name: str, work: Path, settings: dict[str, Any]) -> str:
+    """What `cfpairs doctor` finds fastest and safe; from now on `auto` is that."""
+    from cfpairs.workflow.doctor import examine_encoder
+
+    chosen = examine_encoder(_config(name, work, settings)).chosen
+    return (
+        "nothing is safe"
+        if chosen is None
+        else f"{chosen.runtime} {chosen.precision}, {chosen.request} a request"
+    )
+
+
+def compare(name: str, work: Path, files: list[Path], rounds: int, settings: dict[str, Any]) -> None:
     """Print one row of the table."""
     spawn = multiprocessing.get_context("spawn")
-    settings: dict[str, tuple[Any, ...]] = {
-        "peer": (peer, name, work, files),
-        "ours": (ours, name, work, files, precision),
-        "limit": (limit, name, work, files, precision),
-    }
     pipes: dict[str, Connection] = {}
     processes = []
-    for who, (run, *rest) in settings.items():
-        pipes[who], far = spawn.Pipe()
-        processes.append(spawn.Process(target=contestant, args=(run, far, *rest)))
+    for run in (peer, ours, limit):
+        pipes[run.__name__], far = spawn.Pipe()
+        processes.append(spawn.Process(target=contestant, args=(run, far, name, work, files, settings)))
         processes[-1].start()
         far.close()
     try:
@@ -312,10 +334,16 @@ def memory(work: Path, counts: list[int]) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--encoders", nargs="+", default=["ViT-B-32", "lite"], choices=["ViT-B-32", "lite"])
+    parser.add_argument(
+        "--encoders", nargs="+", default=["ViT-B-32", "lite"], help="open_clip names, or lite"
+    )
     parser.add_argument("--precision", default="auto", help="of ours and of the encoder alone")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--decoder", default="auto", help="of ours")
+    parser.add_argument("--batch", type=int, default=32, help="of ours")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="reading threads of ours")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 200_000])
@@ -325,9 +353,20 @@ def main() -> None:
         if args.memory:
             memory(work, args.counts)
             return
-        files = write_photos(work, max(args.images // BATCH, 1) * BATCH, args.seed)
-        if set(args.encoders) - {"lite"}:
-            write_weights(work / "weights.safetensors")
+        os.environ["XDG_CACHE_HOME"] = str(work / "cache")  # nothing measured before counts
+        files = write_photos(work, max(args.images // args.batch, 1) * args.batch, args.seed)
+        settings = {
+            "precision": args.precision,
+            "device": args.device,
+            "decoder": args.decoder,
+            "batch_size": args.batch,
+            "workers": args.workers,
+        }
+        for name in args.encoders:
+            if name != "lite":
+                write_weights(work / f"{name}.safetensors", name)
+                if args.precision == "auto":
+                    print(f"{name}: {measured(name, work, settings)}", flush=True)
         size = np.mean([file.stat().st_size for file in files]) / 1024
         print(
             f"{len(files)} JPEG files, {WIDTH} x {HEIGHT}, {size:.0f} KiB on average; {os.cpu_count()} cores"
@@ -337,7 +376,7 @@ def main() -> None:
             f"{'least cosine':>13}{'centred':>10}{'peer MiB':>10}{'ours MiB':>10}"
         )
         for name in args.encoders:
-            compare(name, work, files, args.rounds, args.precision)
+            compare(name, work, files, args.rounds, settings)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from cfpairs import tables
 from cfpairs.errors import DataError, WorkspaceError
 from cfpairs.tables import embedding_schema, file_metadata
-from cfpairs.vectors import Embeddings, part_files, read_embeddings, write_vectors
+from cfpairs.vectors import Embeddings, contents_digest, part_files, read_embeddings, write_vectors
 
 
 def write(folder: Path, number: int, matrix: np.ndarray, first: int = 0) -> None:
@@ -42,6 +42,26 @@ def test_embeddings_that_contradict_each_other(tmp_path):
         write(tmp_path, number, np.ones((1, 2), np.float32))
     with pytest.raises(DataError, match="two embeddings"):
         read_embeddings(tmp_path)
+
+
+def test_the_digest_of_contents(tmp_path):
+    def digest(wanted, *parts):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for number, rows in enumerate(parts):
+            vectors = np.full((len(rows), 2), number, np.float32)
+            write_vectors(folder / f"part-{number:05d}.parquet", list(rows), vectors, rows.values(), {})
+        return contents_digest(folder, pa.array(wanted))
+
+    first = digest("ab", {"a": "1", "b": "2", "c": "3"})
+    assert digest("ba", {"b": "2"}, {"c": "9", "a": "1"}) == first, "order, division and other items"
+    others = [
+        digest("ab", {"a": "1", "b": "3"}),
+        digest("ab", {"a": "1"}),
+        digest("ab"),
+        digest("b", {"b": "2"}),
+    ]
+    assert len({first, *others}) == 5
 
 
 def test_no_embeddings(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -41,7 +41,7 @@ class ImageEncoder(Protocol):
     """What is asked of an encoder here; `cfpairs.encoders.base` says it in full.
 
     One that also has `pixels` and `stream` is given 8-bit batches and works on one while the next is made
-    ready; one that decodes files on its own device has `decode_files` and `gather`.
+    ready; one that decodes files has `file_pixels`, and on its own device `decode_files` and `gather`.
     """
 
     @property
@@ -157,7 +157,10 @@ class Pipeline:
         self._batch_size = batch_size
         self._advance = advance
         self._prepare = getattr(encoder, "pixels", encoder.preprocess)
-        self._by_device = _decodes_files(encoder)
+        self._by_device = _decodes_on_device(encoder)
+        self._file_pixels: Callable[[bytes], NDArray[Any] | None] = getattr(
+            encoder, "file_pixels", lambda _content: None
+        )
         self._free: list[NDArray[Any]] = []
         Image.init()  # registers the formats here, so that threads do not race to do it
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="cfpairs-read")
@@ -256,7 +259,8 @@ class Pipeline:
         """Decode and preprocess one image; whatever is wrong with it becomes its `error`."""
         content, image.content = image.content, b""
         try:
-            batch.put(place, self._prepare(decode_rgb(content)))
+            pixels = self._file_pixels(content)
+            batch.put(place, self._prepare(decode_rgb(content)) if pixels is None else pixels)
         except UnusableImageError as error:
             image.error = str(error)
         except Exception as error:  # one bad image must never stop the run
@@ -298,9 +302,9 @@ class Pipeline:
         return vectors
 
 
-def _decodes_files(encoder: Any) -> bool:
+def _decodes_on_device(encoder: Any) -> bool:
     how = getattr(encoder.info, "preprocessing", None)
-    return hasattr(encoder, "decode_files") and getattr(how, "decoder", "pillow") != "pillow"
+    return getattr(how, "decoder", "pillow") == "nvjpeg"
 
 
 def _gathered(batches: Sequence[tuple[_Batch, NDArray[np.float32] | None]], dim: int) -> EncodedPart:

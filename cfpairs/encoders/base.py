@@ -55,8 +55,9 @@ class Preprocessing:
     colour : str
         How the file's pixels become RGB before all this.
     decoder : str
-        What decodes and resizes JPEG files: ``pillow``, or ``nvjpeg`` on an NVIDIA GPU, whose pixels differ
-        slightly.
+        What decodes JPEG files and resizes all images: ``pillow``; ``fast`` (libjpeg-turbo and torch), the
+        same decoded pixels and resized ones that differ by at most one level of 255; or ``nvjpeg`` on an
+        NVIDIA GPU, whose decoded pixels differ slightly too.
     """
 
     size: int
@@ -178,11 +179,18 @@ class StreamEncoder(Encoder, Protocol):
 
 
 class FileEncoder(StreamEncoder, Protocol):
-    """An encoder that can decode files itself, on its own device.
+    """An encoder that can decode files itself, on the CPU or on its own device.
 
-    It does where ``info.preprocessing.decoder`` is not ``pillow``; the caller then hands files over, decodes
-    by itself those that come back as None, and gathers both into a batch for `encode` or `stream`.
+    On its own device where ``info.preprocessing.decoder`` is ``nvjpeg``: the caller then hands files over,
+    decodes by itself those that come back as None, and gathers both into a batch for `encode` or `stream`.
     """
+
+    def file_pixels(self, content: bytes) -> NDArray[np.uint8] | None:
+        """What `pixels` gives of a file's image, (3, size, size); None if the caller has to decode it.
+
+        Called from several threads.
+        """
+        ...
 
     def decode_files(self, contents: Sequence[bytes]) -> list[Any | None]:
         """One block of pixels, as `gather` takes it, for each file; None if it cannot be decoded here.

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from cfpairs.encoders.base import Preprocessing
-from cfpairs.encoders.jpeg import suits_nvjpeg
+from cfpairs.encoders.jpeg import is_plain_jpeg
 from cfpairs.encoders.pixels import square_tensor
 from cfpairs.encoders.runtimes import RunPlan
-from cfpairs.encoders.torch_runtime import autocast
+from cfpairs.encoders.torch_runtime import autocast, is_convolutional
 
 __all__ = ["CudaRuntime"]
 
@@ -42,7 +42,7 @@ class CudaRuntime:
 
     def __init__(self, module: torch.nn.Module, plan: RunPlan, how: Preprocessing) -> None:
         self._module = module.eval().to("cuda")
-        if plan.precision != "fp32" and _has_convolutions(module):
+        if plan.precision != "fp32" and is_convolutional(module):
             self._module = self._module.to(memory_format=torch.channels_last)  # what tensor cores read
         self._plan = plan
         self._how = how
@@ -70,7 +70,7 @@ class CudaRuntime:
     def decode_files(self, contents: Sequence[bytes]) -> list[torch.Tensor | None]:
         """Pixels (3, s, s), uint8, on the device; None for a file that has to go by Pillow."""
         found: list[torch.Tensor | None] = [None] * len(contents)
-        chosen = [i for i, content in enumerate(contents) if suits_nvjpeg(content)]
+        chosen = [i for i, content in enumerate(contents) if is_plain_jpeg(content)]
         decoded = [
             (i, image) for i, image in zip(chosen, _decode([contents[i] for i in chosen]), strict=True)
         ]
@@ -166,11 +166,6 @@ class _Graph:
         self._input.copy_(batch)
         self._graph.replay()
         return self._output.clone()  # the next replay writes over it
-
-
-def _has_convolutions(module: torch.nn.Module) -> bool:
-    """Whether there is more than the one convolution that cuts a transformer's patches."""
-    return sum(isinstance(part, torch.nn.Conv2d) for part in module.modules()) > 1
 
 
 def _decode(contents: Sequence[bytes]) -> list[torch.Tensor | None]:

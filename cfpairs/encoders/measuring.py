@@ -26,7 +26,7 @@ PHOTOGRAPHS = (
 )  # fmt: skip
 """Photographs that travel inside scikit-image."""
 
-REQUESTS = (1, 8)
+REQUESTS = (1, 4)
 """Images in one request to OpenVINO that are tried: many small matrix products may go faster together."""
 
 LARGEST = 320

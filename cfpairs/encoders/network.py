@@ -15,7 +15,7 @@ from PIL import Image
 from cfpairs.config import EncoderConfig
 from cfpairs.encoders.base import EncoderInfo, Preprocessing, file_sha256, library_versions
 from cfpairs.encoders.findings import finding_key, recall
-from cfpairs.encoders.preprocessing import preprocess_image, square_pixels
+from cfpairs.encoders.preprocessing import normalise, square_pixels
 from cfpairs.encoders.runtimes import RunPlan, Runtime, build_runtime, plan_run, settle_device
 from cfpairs.errors import CfpairsError, ConfigError
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NetworkEncoder"]
 
-_ON_GPU = ("bicubic", "bilinear")
+_BY_TORCH = ("bicubic", "bilinear")
+"""Filters that torch has with antialiasing; named here so that torch need not be loaded."""
 
 
 class NetworkEncoder(ABC):
@@ -70,8 +71,7 @@ class NetworkEncoder(ABC):
         self.plan: RunPlan = plan_run(config, recall(self.finding_key))
         self._open_choice = "auto" in (config.runtime, config.precision)
         self._runtime: Runtime | None = None
-        if config.decoder == "nvjpeg":
-            preprocessing = _for_nvjpeg(preprocessing)
+        preprocessing = _decoded_by(config.decoder, preprocessing)
         self.info = EncoderInfo(
             spec=config.spec,
             name=name,
@@ -106,12 +106,29 @@ class NetworkEncoder(ABC):
         return self._runtime
 
     def preprocess(self, image: Image.Image) -> NDArray[np.float32]:
-        """One RGB image to (3, size, size), as the model's own transform does to within 1e-6."""
-        return preprocess_image(image, self.info.preprocessing)
+        """One RGB image to (3, size, size), as the model's own transform does.
+
+        To within 1e-6 where Pillow resizes, and otherwise to within one level of 255 before it is normalised.
+        """
+        return normalise(self.pixels(image), self.info.preprocessing)
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """One RGB image to (3, size, size), not yet normalised."""
-        return square_pixels(image, self.info.preprocessing)
+        how = self.info.preprocessing
+        if how.decoder == "pillow":
+            return square_pixels(image, how)
+        from cfpairs.encoders.pixels import square_image
+
+        return square_image(image, how)
+
+    def file_pixels(self, content: bytes) -> NDArray[np.uint8] | None:
+        """`pixels` of a file; None where the caller has to decode it."""
+        how = self.info.preprocessing
+        if how.decoder == "pillow":
+            return None
+        from cfpairs.encoders.pixels import square_file
+
+        return square_file(content, how)
 
     def encode(self, batch: Any) -> NDArray[np.float32]:
         """(b, 3, size, size), uint8 or normalised float32, to (b, d)."""
@@ -145,12 +162,22 @@ class NetworkEncoder(ABC):
         return features
 
 
-def _for_nvjpeg(how: Preprocessing) -> Preprocessing:
-    if how.interpolation not in _ON_GPU:
+def _decoded_by(decoder: str, how: Preprocessing) -> Preprocessing:
+    """The preprocessing with a decoder that can do it.
+
+    Raises
+    ------
+    ConfigError
+        If the decoder that is named cannot.
+    """
+    able = how.interpolation in _BY_TORCH
+    if decoder == "auto":
+        return replace(how, decoder="fast" if able else "pillow")
+    if decoder != "pillow" and not able:
         raise ConfigError(
-            "a GPU cannot resize as this model asks",
+            f"{decoder} cannot resize as this model asks",
             got=f"interpolation {how.interpolation}",
-            expected=" or ".join(_ON_GPU),
+            expected=" or ".join(_BY_TORCH),
             remedy="set decoder: pillow",
         )
-    return replace(how, decoder="nvjpeg")
+    return replace(how, decoder=decoder)

@@ -51,7 +51,40 @@ def image_tower(plan: TowerPlan, weights: Path, pooled: bool) -> torch.nn.Module
         raise _mismatch(plan, weights, error) from error
     if pooled:
         _drop_projection(visual)
+    _end_on_class_token(visual)
     return _one_output(visual)
+
+
+def _end_on_class_token(visual: Any) -> None:
+    """Leave out what the last block of a transformer works out and nobody reads.
+
+    Where the embedding is read off the class token, the other tokens of the last block need no query, no
+    output and no multilayer perceptron: the same sums, one twelfth less work in a tower of 12 blocks.
+    """
+    import torch
+    from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
+
+    class ClassTokenBlock(torch.nn.Module):
+        def __init__(self, block: Any) -> None:
+            super().__init__()
+            self.block = block
+
+        def forward(self, tokens: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+            block = self.block
+            normed = block.ln_1(tokens)
+            first = tokens[:, :1] + block.ls_1(block.attention(normed[:, :1], normed, normed))
+            found: torch.Tensor = first + block.ls_2(block.mlp(block.ln_2(first)))
+            return found
+
+    if (
+        isinstance(visual, VisionTransformer)
+        and visual.pool_type == "tok"
+        and visual.attn_pool is None
+        and type(visual.transformer) is Transformer
+        and visual.transformer.batch_first
+        and type(visual.transformer.resblocks[-1]) is ResidualAttentionBlock
+    ):
+        visual.transformer.resblocks[-1] = ClassTokenBlock(visual.transformer.resblocks[-1])
 
 
 def pooled_dim(plan: TowerPlan) -> int:

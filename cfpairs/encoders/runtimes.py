@@ -45,7 +45,7 @@ class RunPlan:
     graphs : bool
         Whether a GPU may replay its kernels as a CUDA graph, which changes no bit of the result.
     request : int
-        Images in one request to OpenVINO; features do not depend on it.
+        Images in one request to OpenVINO; features do not depend on it. 0: as suits the network.
     measured : bool
         Whether a finding of ``cfpairs doctor`` was at hand.
     """
@@ -54,7 +54,7 @@ class RunPlan:
     runtime: str
     precision: str
     graphs: bool = True
-    request: int = 1
+    request: int = 0
     measured: bool = False
 
     @property

@@ -16,7 +16,7 @@ from cfpairs.encoders.runtimes import RunPlan
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TorchRuntime", "autocast"]
+__all__ = ["TorchRuntime", "autocast", "is_convolutional"]
 
 
 class TorchRuntime:
@@ -61,3 +61,10 @@ def autocast(plan: RunPlan) -> AbstractContextManager[Any]:
         return nullcontext()
     kind = torch.bfloat16 if plan.precision == "bf16" else torch.float16
     return torch.autocast(plan.device, dtype=kind, cache_enabled=plan.device != "cuda")
+
+
+def is_convolutional(module: torch.nn.Module) -> bool:
+    """Whether there is more than the one convolution that cuts a transformer's patches."""
+    import torch
+
+    return sum(isinstance(part, torch.nn.Conv2d) for part in module.modules()) > 1

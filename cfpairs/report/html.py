@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from cfpairs.report.figures import curve_figure, scree_figure, tradeoff_figure
 from cfpairs.report.groups import TINY
 from cfpairs.report.markdown import render_markdown
 from cfpairs.report.measures import measures
-from cfpairs.report.model import Item, PairSetView, ReportData, Result
+from cfpairs.report.model import Item, PairSetView, ReportData, Result, RuleView
 from cfpairs.report.thumbnails import thumbnail
 from cfpairs.report.values import as_float, as_mapping, as_rows, count, distance, number, per_cent, share
 
@@ -101,6 +101,8 @@ def _environment() -> Environment:
         facts=_facts,
         together=_together,
         probe=words.probe_name,
+        setting=_fact,
+        choices=_choices,
         set_name=words.set_name,
     )
     env.globals.update(rule=words.rule, level_names=words.LEVEL_NAMES, thumb=_thumb, chosen=_is_chosen)
@@ -128,6 +130,14 @@ def _probes(data: ReportData) -> list[tuple[str, str]]:
     """Name and meaning of every known probe in the tables."""
     methods = dict.fromkeys(row.method for rule in data.rules for row in rule.results)
     return [(words.probe_name(m), words.probe_meaning(m)) for m in methods if words.probe_meaning(m)]
+
+
+def _choices(rules: Sequence[RuleView]) -> list[Result]:
+    """The results of all rules, those of one probe together."""
+    order: dict[tuple[str | None, str], list[Result]] = {}
+    for row in (row for view in rules for row in view.results):
+        order.setdefault((row.pair_set, row.method), []).append(row)
+    return [row for together in order.values() for row in together]
 
 
 def _pair_set_page(pairs: PairSetView, data: ReportData, index: int) -> PairSetPage:

@@ -248,7 +248,7 @@ def examine_encoder(config: EncoderConfig, progress: Progress = SILENT) -> Encod
     if not isinstance(encoder, NetworkEncoder):
         raise ConfigError(f"the encoder {config.spec!r} has nothing that could be measured")
     images = trial_images()
-    found = measure(encoder, images, config.batch_size, progress)
+    found = measure(encoder, images, config.batch(encoder.info.device), progress)
     device = encoder.info.device
     file = remember(encoder.finding_key, config.spec, device, found)
     return EncoderReport(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from cfpairs.embedding import EmbedReport, failures_file, open_items
 from cfpairs.encoders.base import Encoder
 from cfpairs.encoders.factory import open_encoder
 from cfpairs.errors import ConfigError
-from cfpairs.tables import FAILURES, load_manifest, read_table
+from cfpairs.tables import FAILURES, read_table
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.engines import encode_items
 from cfpairs.workflow.given import are_given, given_identity, take_in
@@ -26,11 +28,13 @@ def encoder_id(context: Context) -> str:
     return given_identity(context).id if are_given(context) else info.id
 
 
-def embed_missing(context: Context, items: pa.Table, encoder: Encoder | None = None) -> EmbedReport:
+def embed_missing(context: Context, items: pa.Table | Path, encoder: Encoder | None = None) -> EmbedReport:
     """Encode those of `items` that have no embedding by the configured encoder, or take their vectors in.
 
     Parameters
     ----------
+    items : pyarrow.Table or Path
+        Columns ``item_id`` and ``path``; a path is that of a Parquet file, which is read bit by bit.
     encoder : Encoder, optional
         The configured encoder, left open for the caller; by default one is opened and closed here.
 
@@ -44,8 +48,8 @@ def embed_missing(context: Context, items: pa.Table, encoder: Encoder | None = N
     config = context.config.encoder
     used = encoder or open_encoder(config)
     if are_given(context):
-        return take_in(context, items)
-    if len(items) and not pc.any(pc.not_equal(items["path"], "")).as_py():
+        return take_in(context, pq.read_table(items) if isinstance(items, Path) else items)
+    if not _have_images(items):
         raise ConfigError(
             f"the items have no images, so {config.spec!r} has nothing to encode",
             remedy="set encoder.spec: given and data.options.embeddings",
@@ -57,10 +61,25 @@ def embed_missing(context: Context, items: pa.Table, encoder: Encoder | None = N
             used.close()
 
 
+def _have_images(items: pa.Table | Path) -> bool:
+    """Whether any item has a path, or there is none."""
+    blocks = (
+        items.to_batches()
+        if isinstance(items, pa.Table)
+        else pq.ParquetFile(items).iter_batches(columns=["path"])
+    )
+    seen = 0
+    for block in blocks:
+        seen += len(block)
+        if pc.any(pc.not_equal(block["path"], "")).as_py():
+            return True
+    return seen == 0
+
+
 def embed(context: Context) -> StageResult:
     """Encode every item of the manifest that has no embedding."""
     make_manifest(context)
-    report = embed_missing(context, load_manifest(context.workspace))
+    report = embed_missing(context, context.workspace.manifest)
     given = are_given(context)
     if given and report.n_new:
         line = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -14,11 +15,13 @@ from cfpairs.workflow.context import Context
 __all__ = ["encode_items"]
 
 
-def encode_items(context: Context, items: pa.Table, encoder: Encoder) -> EmbedReport:
+def encode_items(context: Context, items: pa.Table | Path, encoder: Encoder) -> EmbedReport:
     """Embed those of `items` that have no embedding by `encoder`, with the configured engine.
 
     Parameters
     ----------
+    items : pyarrow.Table or Path
+        As for `embed_items`.
     encoder : Encoder
         The configured encoder. With ``engine: ray`` its model is not built here: every actor opens its own,
         on the same device, runtime and precision.
@@ -41,8 +44,8 @@ def encode_items(context: Context, items: pa.Table, encoder: Encoder) -> EmbedRe
             address=config.ray_address,
             part_rows=config.part_rows,
             store=config.store,
-            batch_size=config.batch_size,
-            workers=config.workers,
+            batch_size=config.batch(encoder.info.device),
+            workers=config.threads,
             progress=context.progress,
         )
     return embed_items(
@@ -51,7 +54,7 @@ def encode_items(context: Context, items: pa.Table, encoder: Encoder) -> EmbedRe
         encoder=encoder,
         part_rows=config.part_rows,
         store=config.store,
-        batch_size=config.batch_size,
-        workers=config.workers,
+        batch_size=config.batch(encoder.info.device),
+        workers=config.threads,
         progress=context.progress,
     )

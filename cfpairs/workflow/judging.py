@@ -185,8 +185,8 @@ class EncoderJudge:
 
         self.training()  # fits the preprocessing
         self._encoder.load()
-        size, vectors = self._config.batch_size, []
-        with ThreadPoolExecutor(self._config.workers) as pool:
+        size, vectors = self._config.batch(self._encoder.info.device), []
+        with ThreadPoolExecutor(self._config.threads) as pool:
             for start in range(0, len(images), size):
                 opened = [Image.fromarray(image) for image in images[start : start + size]]
                 pixels = list(pool.map(self._encoder.preprocess, opened))

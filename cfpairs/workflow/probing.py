@@ -30,7 +30,7 @@ from cfpairs.tables import (
     write_bytes,
     write_table,
 )
-from cfpairs.vectors import Embeddings, read_embeddings
+from cfpairs.vectors import Embeddings, contents_digest, read_embeddings
 from cfpairs.workflow.context import Context, StageResult, source_items, training_items
 from cfpairs.workflow.embeddings import encoder_id, failures, unembedded
 from cfpairs.workflow.manifest import source_digest
@@ -286,14 +286,27 @@ def _known(rows: Sequence[dict[str, Any]], column: str, otherwise: Sequence[Any]
 def _spec(context: Context, names: Sequence[str]) -> dict[str, Any]:
     """All that the result of a run depends on."""
     config = context.config
+    encoder = encoder_id(context)
+    ids = _items_used(context, names)
     return {
         "probe": config.probe.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
-        "encoder_id": encoder_id(context),
+        "encoder_id": encoder,
         "source_digest": source_digest(context),
+        "contents": contents_digest(context.workspace.embeddings(encoder), ids),
         **_made_by(context),
         "pair_sets": {name: table_digest(read_table(context.workspace.pairs(name), PAIRS)) for name in names},
     }
+
+
+def _items_used(context: Context, names: Sequence[str]) -> pa.Array:
+    """Ids of the data set's own items and of those that the pair sets made."""
+    manifest = load_manifest(context.workspace)
+    if "pair_set" not in manifest.column_names:
+        return manifest["item_id"]
+    wanted = pa.array([*names, *context.config.data.train_with], pa.string())
+    own = pc.or_kleene(pc.is_null(manifest["pair_set"]), pc.is_in(manifest["pair_set"], value_set=wanted))
+    return manifest["item_id"].filter(own)
 
 
 def _made_by(context: Context) -> dict[str, Any]:
@@ -310,7 +323,7 @@ def _made_by(context: Context) -> dict[str, Any]:
 
 
 def _run_id(spec: dict[str, Any]) -> str:
-    return fingerprint("probe", 2, spec)
+    return fingerprint("probe", 3, spec)
 
 
 def latest_run(context: Context) -> str | None:
@@ -333,15 +346,20 @@ def probe_state(context: Context) -> tuple[str, str]:
     return "done", ""
 
 
-def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
+def probe(context: Context, pair_sets: Sequence[str] = (), *, every: bool = False) -> StageResult:
     """Fit every configured probe on the pair sets, unless that very run is there.
 
     Parameters
     ----------
     pair_sets : sequence of str
         Names; by default all that are in the workspace.
+    every : bool
+        Fit every probe that there is instead; without a pair set, every one that needs none.
     """
     begun = time.perf_counter()
+    left_out: tuple[str, ...] = ()
+    if every:
+        context, left_out = _with_every(context, bool(pair_sets))
     config = context.config.probe
     for method in config.methods:
         if method not in entries("probes"):
@@ -351,7 +369,7 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
     run_id = _run_id(spec)
     folder = context.workspace.probe_run(run_id)
     made = not (folder / "results.parquet").exists()
-    notes: tuple[str, ...] = ()
+    notes = left_out
     if made:
         # scikit-learn and SciPy take seconds to import; status and errors do not wait for them.
         from cfpairs.probes.study import run_study
@@ -367,7 +385,7 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
             validation=inputs.val,
             highest=highest_ranks(quality),
         )
-        notes = (*study.notes, *_failure_notes(inputs))
+        notes = (*left_out, *study.notes, *_failure_notes(inputs))
         _write(folder, spec, study)
     write_bytes(context.workspace.latest_probe, json.dumps({"run_id": run_id}).encode())
     results = read_table(folder / "results.parquet", RESULTS).to_pylist()
@@ -381,6 +399,18 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
         notes,
         {"run_id": run_id, "folder": str(folder), "results": [_plain(row) for row in results]},
     )
+
+
+def _with_every(context: Context, named: bool) -> tuple[Context, tuple[str, ...]]:
+    """The configuration with every probe, and a line on those that must wait for pairs."""
+    names = sorted(entries("probes"))
+    lacking: list[str] = []
+    if not named and not context.workspace.pair_set_names():
+        lacking = [name for name in names if "pairs" in resolve("probes", name).needs]
+    methods = tuple(name for name in names if name not in lacking)
+    changed = context.with_config(probe=context.config.probe.model_copy(update={"methods": methods}))
+    line = f"there is no pair set ('cfpairs build' makes one); without it go {', '.join(lacking)}"
+    return changed, (line,) if lacking else ()
 
 
 def _failure_notes(inputs: ProbeInputs) -> tuple[str, ...]:

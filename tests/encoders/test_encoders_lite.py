@@ -88,7 +88,10 @@ def reference(classifier, inputs) -> np.ndarray:
 @pytest.fixture(scope="module")
 def encoders():
     runtimes = ["torch"] + (["openvino"] if find_spec("openvino") else [])
-    return {r: open_encoder(EncoderConfig(device="cpu", runtime=r, batch_size=4)) for r in runtimes}
+    return {
+        r: open_encoder(EncoderConfig(device="cpu", runtime=r, decoder="pillow", batch_size=4))
+        for r in runtimes
+    }
 
 
 @pytest.fixture(params=["torch", "openvino"])

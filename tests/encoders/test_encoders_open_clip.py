@@ -28,7 +28,9 @@ MODEL = "ViT-S-32-alt"
 
 
 def config(argument: str, runtime: str = "torch", batch_size: int = 4) -> EncoderConfig:
-    return EncoderConfig(spec=f"open_clip:{argument}", device="cpu", runtime=runtime, batch_size=batch_size)
+    return EncoderConfig(
+        spec=f"open_clip:{argument}", device="cpu", runtime=runtime, decoder="pillow", batch_size=batch_size
+    )
 
 
 @pytest.fixture(scope="module")

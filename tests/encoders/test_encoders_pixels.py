@@ -15,9 +15,9 @@ from cfpairs.config import EncoderConfig
 from cfpairs.encoders import runtimes
 from cfpairs.encoders.base import Preprocessing, encode_stream
 from cfpairs.encoders.factory import open_encoder
-from cfpairs.encoders.jpeg import suits_nvjpeg
+from cfpairs.encoders.jpeg import is_plain_jpeg
 from cfpairs.encoders.openvino_runtime import OpenVinoRuntime
-from cfpairs.encoders.pixels import square_tensor
+from cfpairs.encoders.pixels import square_file, square_image, square_tensor
 from cfpairs.encoders.preprocessing import normalise, preprocess_image, square_pixels
 from cfpairs.encoders.runtimes import RunPlan
 from cfpairs.errors import ConfigError
@@ -48,10 +48,10 @@ def test_squares_made_by_torch_are_pillows_to_one_level(photographs, mode, kind)
     way = how(resize_mode=mode, interpolation=kind, fill=9)
     for image in photographs.values():
         tensor = torch.from_numpy(np.array(image).transpose(2, 0, 1))[None]
-        found = square_tensor(tensor, way)[0].numpy().astype(int)
         expected = square_pixels(image, way).astype(int)
-        assert found.shape == expected.shape
-        assert np.abs(found - expected).max() <= 1 and np.abs(found - expected).mean() < 0.05
+        for found in (square_tensor(tensor, way)[0].numpy(), square_image(image, way)):
+            assert found.shape == expected.shape and found.dtype == np.uint8
+            assert np.abs(found - expected).max() <= 1 and (found != expected).mean() < 0.02
 
 
 def jpeg(image: Image.Image, **settings: object) -> bytes:
@@ -66,7 +66,7 @@ def test_files_that_pillow_reads_otherwise_are_left_to_it(photographs):
     turned[0x0112] = 6
     whole = jpeg(image)
     for plain in (whole, jpeg(image.convert("L")), jpeg(image, progressive=True)):
-        assert suits_nvjpeg(plain)
+        assert is_plain_jpeg(plain)
     png = io.BytesIO()
     image.save(png, "PNG")
     for left in (
@@ -77,8 +77,65 @@ def test_files_that_pillow_reads_otherwise_are_left_to_it(photographs):
         jpeg(image.convert("CMYK")),
         jpeg(image, exif=turned),
         jpeg(image.resize((6000, 8))),
+        whole.replace(b"\xff\xc0", b"\xff\xc9"),
     ):
-        assert not suits_nvjpeg(left)
+        assert not is_plain_jpeg(left)
+        assert square_file(left, how()) is None
+    upright = Image.Exif()
+    upright[0x0112] = 1
+    assert is_plain_jpeg(jpeg(image, exif=upright))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"progressive": True}, {"subsampling": 2, "quality": 40}, {"quality": 100}]
+)
+def test_a_file_gives_the_pixels_of_its_image(photographs, settings):
+    for name, image in photographs.items():
+        for kind in (image, image.convert("L")):
+            content = jpeg(kind, **settings)
+            with Image.open(io.BytesIO(content)) as opened:
+                expected = square_image(opened.convert("RGB"), how())
+            found = square_file(content, how())
+            assert found is not None, name
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_damaged_file_gives_what_pillow_gives_or_is_left_to_it(photographs):
+    """Bytes are changed at random in the scan; where libjpeg goes on, both give the same picture."""
+    rng = np.random.default_rng(0)
+    whole = jpeg(photographs["chelsea"].resize((120, 90)))
+    outcomes = {"same": 0, "left": 0}
+    for _ in range(60):
+        content = bytearray(whole)
+        for at in rng.integers(len(whole) // 2, len(whole) - 2, rng.integers(1, 4)):
+            content[at] = int(rng.integers(256))
+        if rng.random() < 0.3:
+            del content[len(content) // 2 : -2]
+        found = square_file(bytes(content), how())
+        if found is None:
+            outcomes["left"] += 1
+            continue
+        with Image.open(io.BytesIO(content)) as opened:
+            np.testing.assert_array_equal(found, square_image(opened.convert("RGB"), how()))
+        outcomes["same"] += 1
+    assert outcomes["same"] > 10, outcomes
+
+
+def test_features_of_the_fast_decoder_are_pillows(small, photographs, row_cosines):
+    """Stated tolerance: a cosine of 0.9999 between features."""
+    fast, exact = (
+        open_encoder(EncoderConfig(spec=small[1], device="cpu", runtime="torch", decoder=d, batch_size=4))
+        for d in ("auto", "pillow")
+    )
+    assert (fast.info.preprocessing.decoder, exact.info.preprocessing.decoder) == ("fast", "pillow")
+    assert fast.info.id != exact.info.id and exact.file_pixels(jpeg(photographs["coffee"])) is None
+    images = list(photographs.values())[:4]
+    found, expected = (e.encode(np.stack([e.pixels(image) for image in images])) for e in (fast, exact))
+    assert row_cosines(found, expected).min() >= 0.9999
+    assert not np.array_equal(found, expected)
+    files = np.stack([fast.file_pixels(jpeg(image)) for image in images])
+    pillow = np.stack([fast.pixels(Image.open(io.BytesIO(jpeg(image))).convert("RGB")) for image in images])
+    np.testing.assert_array_equal(files, pillow)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,9 @@ MODELS = ("test_vit", "test_convnext", "test_resnet")
 
 
 def config(argument: str) -> EncoderConfig:
-    return EncoderConfig(spec=f"timm:{argument}", device="cpu", runtime="torch", batch_size=2)
+    return EncoderConfig(
+        spec=f"timm:{argument}", device="cpu", runtime="torch", decoder="pillow", batch_size=2
+    )
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 import pytest
 
 from cfpairs.config import parse_config
 from cfpairs.errors import WorkspaceError
 from cfpairs.tables import PAIRS, load_manifest, read_table
+from cfpairs.vectors import write_vectors
 from cfpairs.workflow import Context, build_pairs
 from cfpairs.workflow.context import training_items
+from cfpairs.workflow.embeddings import encoder_id
 from cfpairs.workflow.manifest import make_manifest
 from cfpairs.workflow.pairs import pairs_state
 from cfpairs.workflow.probing import _spec
@@ -69,6 +72,18 @@ def test_made_items_join_and_let_other_builders_pair(tmp_path: Path) -> None:
 
     build_pairs(here, edit.model_copy(update={"pairs": 4}))
     assert pairs_state(here, random)[0] == "stale"
+
+
+def test_a_run_depends_on_what_was_embedded(tmp_path: Path) -> None:
+    here = context(tmp_path, join=False)
+    make_manifest(here)
+    ids = load_manifest(here.workspace)["item_id"].to_pylist()
+    part = here.workspace.embeddings(encoder_id(here)) / "part-00000.parquet"
+    digests = []
+    for contents in (["x"] * len(ids), ["y"] + ["x"] * (len(ids) - 1)):
+        write_vectors(part, ids, np.zeros((len(ids), 2), np.float32), contents, {})
+        digests.append(_spec(here, [])["contents"])
+    assert digests[0] != digests[1]
 
 
 def test_a_pair_set_that_is_not_there_cannot_join(tmp_path: Path) -> None:
