@@ -284,7 +284,7 @@ def build(
         else:
             wanted = [pair_config(context.config, method, name, pairs, from_, settings or ())]
         for pair in wanted:
-            output.stage(build_pairs(context, pair, force=force))
+            output.stage(build_pairs(context, pair, force=force, look=True))
     output.end()
 
 

@@ -107,6 +107,14 @@ class PairRows:
             clusters = pair_clusters(self.subject_a.tolist(), self.subject_a.tolist())
         return fold_of_clusters(clusters, folds, seed)
 
+    def take(self, rows: NDArray[np.integer]) -> PairRows:
+        """Some of the pairs."""
+        env_a, env_b = (None if env is None else env[rows] for env in (self.env_a, self.env_b))
+        return PairRows(
+            self.name, self.method, self.a[rows], self.b[rows], self.labels[rows], env_a, env_b,
+            self.subject_a[rows], self.subject_b[rows],
+        )  # fmt: skip
+
     def turned(self, axes: Array) -> PairRows:
         """The same pairs in other axes."""
         return PairRows(

@@ -41,6 +41,7 @@ def assess(
     data: dict[str, Any],
     provenance: dict[str, Any],
     gallery: int,
+    comparison: Sequence[Mapping[str, Any]] = (),
 ) -> ReportData:
     """Put the findings together and say what they mean.
 
@@ -64,6 +65,8 @@ def assess(
         Item id -> its row of the manifest; an unknown id may give an empty row or raise ``KeyError``.
     data, provenance : dict
         Shown as they are.
+    comparison : sequence of dict
+        Pair sets on equal numbers of pairs, the best first.
     gallery : int
         How many sound pairs of each pair set to show, and at most as many that were set apart.
     """
@@ -97,6 +100,7 @@ def assess(
         results=tuple({**row, "params": _params(row)} for row in results),
         group_rows=tuple(groups),
         curve_rows=tuple(curves),
+        comparison=tuple(comparison),
     )
 
 

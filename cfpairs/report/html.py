@@ -27,6 +27,7 @@ from cfpairs.report.values import as_float, as_mapping, as_rows, count, distance
 
 __all__ = ["render_html"]
 
+MOST_FLAGS = 40
 FOLD_ROWS = 24
 """Tables of groups with more rows than this are folded."""
 
@@ -48,6 +49,10 @@ class PairSetPage(NamedTuple):
     forecast_rows: tuple[Mapping[str, Any], ...]
     forecast_caption: str
     cells_caption: str
+    flags: tuple[Mapping[str, Any], ...]
+    n_flags: int
+    dropping: tuple[Mapping[str, Any], ...]
+    cannot_help: tuple[str, ...]
     card: Markup
 
 
@@ -153,8 +158,17 @@ def _pair_set_page(pairs: PairSetView, data: ReportData, index: int) -> PairSetP
         forecast_rows=as_rows(quality.get("forecast")),
         forecast_caption=forecast_caption(pairs),
         cells_caption=cells_caption(pairs),
+        flags=as_rows(quality.get("flags"))[:MOST_FLAGS],
+        n_flags=len(as_rows(quality.get("flags"))),
+        dropping=as_rows(quality.get("dropping")),
+        cannot_help=_reasons(quality),
         card=render_markdown(pairs.card),
     )
+
+
+def _reasons(quality: Mapping[str, Any]) -> tuple[str, ...]:
+    found = as_mapping(quality.get("more_pairs")).get("cannot_help")
+    return tuple(words.sentence(line) for line in found) if isinstance(found, (list, tuple)) else ()
 
 
 class CurveTable(NamedTuple):

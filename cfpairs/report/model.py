@@ -275,6 +275,8 @@ class ReportData:
         Groups that are empty or too small to be measured.
     results, group_rows, curve_rows : tuple of dict
         The rows as they came in, for the JSON file.
+    comparison : tuple of dict
+        Rows of `cfpairs.quality.ComparisonRow`, the best pair set first.
     """
 
     title: str
@@ -293,3 +295,4 @@ class ReportData:
     results: tuple[Mapping[str, Any], ...] = field(repr=False)
     group_rows: tuple[Mapping[str, Any], ...] = field(repr=False)
     curve_rows: tuple[Mapping[str, Any], ...] = field(repr=False)
+    comparison: tuple[Mapping[str, Any], ...] = ()

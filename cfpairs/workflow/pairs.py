@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,13 @@ def _items_known(context: Context, name: str) -> bool:
     return file_metadata(context.workspace.pairs(name)).get("made_items") == str(made)
 
 
-def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> StageResult:
+def build_pairs(
+    context: Context, pair: PairConfig, *, force: bool = False, look: bool = False
+) -> StageResult:
     """Build one pair set, unless it is there with the same inputs and settings.
+
+    With `look`, the result says at once what the pairs are worth, as far as there are embeddings of their
+    items; images that the encoder has judged anyway are embedded for it.
 
     Items that the builder makes are added to the manifest before the pairs are written: a process that is
     killed in between leaves a pair set that is missing and will be built again, never pairs of items that
@@ -135,9 +140,10 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
     wanted = _fingerprint(context, pair, builder)
     there = file_metadata(workspace.pairs(name)).get("fingerprint") == wanted
     if there and not force and _items_known(context, name):
-        return StageResult(
+        done = StageResult(
             f"pairs:{name}", False, f"pairs {name}: up to date", (), {"name": name, "made": False}
         )
+        return _with_first_line(context, done, name, builder) if look else done
     manifest = load_manifest(workspace)
     sources = source_items(manifest)
     if _joining(context, builder):
@@ -176,7 +182,7 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
     write_waiting(workspace.decisions(name), said.waiting)
     seconds = time.perf_counter() - begun
     others = "".join(f", {n} {status}" for status, n in sorted(counts.items()) if status != "ok")
-    return StageResult(
+    result = StageResult(
         f"pairs:{name}",
         True,
         f"pairs {name}: {counts.get('ok', 0)} ok{others} in {seconds:.1f} s",
@@ -191,6 +197,24 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
             "decisions": {"carried_over": said.carried, "waiting": len(said.waiting)},
         },
     )
+    return _with_first_line(context, result, name, builder) if look else result
+
+
+def _with_first_line(context: Context, result: StageResult, name: str, builder: Any) -> StageResult:
+    """The result with a line on the quality of the pairs."""
+    from cfpairs.workflow.quality import first_line
+
+    if _wants_judge(builder):
+        manifest = load_manifest(context.workspace)
+        made = (
+            manifest.filter(pc.equal(manifest["pair_set"], name))
+            if "pair_set" in manifest.column_names
+            else None
+        )
+        if made is not None and len(made):
+            embed_missing(context, made)
+    line = first_line(context, name)
+    return replace(result, notes=(*result.notes, line), data=result.data | {"quality": line})
 
 
 def _readable(context: Context, path: Path) -> pa.Table | None:

@@ -47,7 +47,9 @@ __all__ = [
     "hand_notes",
     "latest_run",
     "load_inputs",
+    "pair_arguments",
     "pair_set_names",
+    "pairs_at_hand",
     "pairs_digest",
     "probe",
     "probe_state",
@@ -154,6 +156,64 @@ def load_inputs(
         kept,
         failures(context, found),
     )
+
+
+def pairs_at_hand(context: Context, name: str) -> dict[str, Any] | None:
+    """Arguments of `assess_pairs` from the vectors that are there, as far as these are enough.
+
+    Returns
+    -------
+    dict or None
+        None where fewer than half of the usable pairs have vectors of both sides, or no training item has.
+    """
+    raw = read_embeddings(context.workspace.embeddings(encoder_id(context)))
+    manifest = load_manifest(context.workspace)
+    train = training_items(context, manifest)
+    ids = [i for i in _ids(train, "train") if i in raw]
+    table = _read_pairs(context, name)
+    usable = int(pc.sum(pc.equal(table["status"], "ok")).as_py() or 0)
+    if not ids or not usable:
+        return None
+    preprocessor = Preprocessor(context.config.preprocess)
+    preprocessor.fit(raw.rows(ids))
+    embeddings = preprocessor.transform_embeddings(raw)
+    rows_of = _Subjects(manifest)
+    pairs, kept = _pair_rows(name, table, embeddings, rows_of)
+    if 2 * len(kept) < usable:
+        return None
+    items = _item_rows(train, "train", embeddings, rows_of)
+    return pair_arguments(items, pairs, kept, table)
+
+
+def pair_arguments(train: ItemRows, pairs: PairRows, kept: Sequence[str], table: pa.Table) -> dict[str, Any]:
+    """Arguments of `assess_pairs` for one pair set.
+
+    Parameters
+    ----------
+    train : ItemRows
+        Training items.
+    pairs : PairRows
+    kept : sequence of str
+        ``pair_id`` of its rows.
+    table : pyarrow.Table
+        All pairs of the set.
+    """
+    makers = None
+    if "editor" in table.column_names:
+        editor = dict(zip(table["pair_id"].to_pylist(), table["editor"].to_pylist(), strict=True))
+        makers = [str(editor[pair]) for pair in kept]
+    return {
+        "D": pairs.differences,
+        "X": train.X,
+        "y": train.y,
+        "env": train.env,
+        "a": pairs.a,
+        "pair_labels": pairs.labels,
+        "clusters": pairs.subject_a.astype(str),
+        "pair_ids": list(kept),
+        "pair_envs": None if pairs.env_a is None or pairs.env_b is None else (pairs.env_a, pairs.env_b),
+        "makers": makers,
+    }
 
 
 def _ids(table: pa.Table, split: str) -> list[str]:

@@ -27,7 +27,7 @@ from cfpairs.tables import (
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.manifest import group_table, source_digest
 from cfpairs.workflow.probing import ProbeInputs, hand_notes, latest_run, load_inputs
-from cfpairs.workflow.quality import assess_all, stored_quality
+from cfpairs.workflow.quality import assess_all, stored_comparison, stored_quality
 
 if TYPE_CHECKING:
     from cfpairs.report.assess import PairSetInput
@@ -96,6 +96,7 @@ def report(context: Context) -> StageResult:
         data=_data(context, inputs, manifest.num_rows),
         provenance=_provenance(context, inputs, run_id, spec),
         gallery=context.config.report.gallery,
+        comparison=stored_comparison(folder),
     )
     plain = render_json(data)
     write_bytes(workspace.report_html, render_html(data).encode())

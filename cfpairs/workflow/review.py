@@ -24,7 +24,7 @@ from cfpairs.workflow.probing import (
     pair_set_names,
     run_spec,
 )
-from cfpairs.workflow.quality import pair_quality, stored_quality
+from cfpairs.workflow.quality import middle_ridge, pair_quality, stored_quality
 
 __all__ = ["BenchMaker", "Review", "open_review", "reread"]
 
@@ -176,11 +176,11 @@ class BenchMaker:
         """
         inputs = self._load()
         place = {pair: i for i, pair in enumerate(inputs.kept[name])}
-        seed = self._context.config.seed
+        seed, C = self._context.config.seed, middle_ridge(self._context)
 
         def assess(pairs: Sequence[str]) -> dict[str, Any]:
             rows = np.array([place[pair] for pair in pairs if pair in place], np.int64)
-            found: dict[str, Any] = pair_quality(inputs, name, seed, rows).to_dict()
+            found: dict[str, Any] = pair_quality(inputs, name, seed, C, rows).to_dict()
             return found
 
         quality = self._stored(name) or assess(kept)

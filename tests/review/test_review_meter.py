@@ -52,11 +52,11 @@ def test_ten_thousand_pairs_are_counted_anew_in_a_moment() -> None:
     }  # fmt: skip
     took = []
     for dropped in range(1, 6):
-        begun = time.perf_counter()
+        begun = time.process_time()  # other work on the machine does not count
         gauge.keep(ids[dropped:])
         reading = reread(quality, gauge.singular_values(), gauge.n_pairs, 0)
-        took.append(time.perf_counter() - begun)
-    assert min(took) < 0.2  # 0.04 s on one core; the least of five, as other work may be going on
+        took.append(time.process_time() - begun)
+    assert min(took) < 0.2  # 0.04 to 0.08 s where nothing else runs
     assert reading.rank == 1 and reading.level == "good"
     np.testing.assert_allclose(gauge.singular_values()[0], np.linalg.norm(D[5:], 2), rtol=1e-8)
 
