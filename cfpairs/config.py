@@ -112,7 +112,6 @@ class EncoderConfig(Strict):
         description="auto or HOST:PORT of a Ray cluster; default: one is started on this machine",
     )
 
-
     def batch(self, device: str) -> int:
         """Images that the encoder gets at once on a device, ``cpu`` or ``cuda``."""
         return self.batch_size or (256 if device == "cuda" else 32)

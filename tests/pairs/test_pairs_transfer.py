@@ -29,7 +29,7 @@ from cfpairs.workflow.probing import probe
 from cfpairs.workflow.reporting import report
 from cfpairs.workspace import Workspace
 
-SMALL = ModelOptions(inv_dim=4, width=8, epochs=20, batch=32, rate=5e-3)
+SMALL = ModelOptions(inv_dim=4, width=8, hidden=32, epochs=20, batch=32, rate=5e-3)
 BRIEF = SMALL.model_copy(update={"epochs": 1})
 COUNTS = {key: 4 * n for key, n in DEFAULT_COUNTS.items() if key[0] == "train"} | {
     key: n for key, n in DEFAULT_COUNTS.items() if key[0] != "train"
@@ -58,7 +58,7 @@ def test_the_divergence_is_that_of_the_distributions() -> None:
 
 
 def test_the_bound_is_its_three_parts() -> None:
-    model = VIAE((3,), 2, inv_dim=2, width=4)
+    model = VIAE((3,), 2, inv_dim=2, width=4, hidden=16)
     x, env = torch.randn(6, 3), torch.tensor([0, 1] * 3)
     codes = model.encode(x, env, torch.Generator().manual_seed(1))
     found = model.elbo(x, env, codes)
@@ -74,7 +74,7 @@ def test_prior_means_are_orthogonal_and_equally_long() -> None:
 
 
 def test_each_row_goes_through_the_encoder_of_its_environment() -> None:
-    model = VIAE((3,), 2, inv_dim=2, width=4)
+    model = VIAE((3,), 2, inv_dim=2, width=4, hidden=16)
     x = torch.randn(4, 3)
     single = [encoder(x)[0] for encoder in model.environments]
     found, _ = model.environmental(x, torch.tensor([0, 1, 0, UNSEEN]))
@@ -84,7 +84,7 @@ def test_each_row_goes_through_the_encoder_of_its_environment() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 7, 10)])
 def test_images_come_back_in_their_size(shape: tuple[int, ...]) -> None:
-    model = VIAE(shape, 2, inv_dim=3, width=4)
+    model = VIAE(shape, 2, inv_dim=3, width=4, hidden=16)
     moved, kept = model.transfer(torch.rand(2, *shape), torch.tensor([0, 1]), torch.tensor([1, 0]))
     assert moved.shape == kept.shape == (2, *shape)
     assert model.sample(torch.zeros(2, 3), torch.tensor([0, 1])).shape == (2, *shape)
@@ -224,10 +224,10 @@ def test_items_without_an_image_go_through_every_later_command(context: Context)
     assert embed(context).data["new"] == 0 and embeddings_state(context)[0] == "done"
     results = probe(context).data["results"]
     assert {row["pair_set"] for row in results if row["method"] == "ncm"} == {"transfer"}
-    assert "no image" in Path(report(context).data["html"]).read_text()
+    made = load_manifest(context.workspace)["item_id"].to_pylist()[-1]
+    assert made.startswith("transfer-") and made in Path(report(context).data["html"]).read_text()
     assert not build_pairs(context, pair()).made and pairs_state(context, pair())[0] == "done"
-    made = load_manifest(context.workspace)
-    assert set(made["path"].to_pylist()) == {""}
+    assert set(load_manifest(context.workspace)["path"].to_pylist()) == {""}
 
 
 def test_lost_vectors_and_those_of_another_encoder_are_told_from_images(context: Context) -> None:

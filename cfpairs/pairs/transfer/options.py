@@ -19,7 +19,10 @@ class ModelOptions(Strict):
         default=2, description="dimensions of z_e; at least one an environment is used"
     )
     width: Annotated[int, Field(ge=4, le=512)] = Field(
-        default=32, description="channels of the first convolution; hidden layers have four times as many"
+        default=32, description="images: channels of the first convolution, half those of the second"
+    )
+    hidden: Annotated[int, Field(ge=4, le=8192)] = Field(
+        default=256, description="units of each layer that is not convolutional"
     )
     distance: Annotated[float, Field(gt=0)] = Field(
         default=8.0, description="length of the prior means of z_e, which are orthogonal"
@@ -27,6 +30,9 @@ class ModelOptions(Strict):
     invariance: Annotated[float, Field(ge=0)] = Field(
         default=10.0,
         description="weight of the squared distances, in its own spread, of the environments' means of z_inv",
+    )
+    divergence: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="weight of the divergence of z_inv from its prior; 1: the bound itself"
     )
     epochs: Annotated[int, Field(ge=1, le=10000)] = 40
     batch: Annotated[int, Field(ge=2, le=65536)] = Field(default=128, description="items a step")

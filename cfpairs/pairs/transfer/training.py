@@ -77,7 +77,7 @@ def train_viae(
 
     Notes
     -----
-    The objective is minus the `Elbo.bound`, plus ``options.invariance`` times the `EnvironmentShift` of the
+    The objective is minus the `Elbo.bound`, the divergence of z_inv times ``options.divergence``, plus ``options.invariance`` times the `EnvironmentShift` of the
     means of ``q(z_inv | x, z_e)``: the constraint of the paper's equation 2, that features have one
     distribution in every environment, as far as a linear discriminant can tell.
     """
@@ -89,7 +89,8 @@ def train_viae(
         torch.manual_seed(seed)
         model = VIAE(
             x.shape[1:], n_env,
-            inv_dim=options.inv_dim, env_dim=options.env_dim, width=options.width, distance=options.distance,
+            inv_dim=options.inv_dim, env_dim=options.env_dim, width=options.width, hidden=options.hidden,
+            distance=options.distance,
         )  # fmt: skip
     shift = EnvironmentShift(n_env, options.inv_dim)
     run = _Run(model, shift, torch.optim.Adam(model.parameters(), lr=options.rate))
@@ -211,7 +212,8 @@ def _epoch(
             part["lr"] = options.rate * _rate(at)
         x, env = X[rows], E[rows]
         codes = model.encode(x, env, generator)
-        loss = -model.elbo(x, env, codes).bound
+        bound = model.elbo(x, env, codes)
+        loss = options.divergence * bound.inv + bound.env - bound.likelihood
         if options.invariance:
             loss = loss + options.invariance * min(1.0, at / RAMP) * run.shift(codes.inv_mean, env)
         if not torch.isfinite(loss):

@@ -67,9 +67,9 @@ def prior_means(n_env: int, env_dim: int, distance: float) -> Tensor:
 class _Trunk(nn.Module):
     """From an item to features: two strided convolutions for images, one layer for vectors."""
 
-    def __init__(self, shape: tuple[int, ...], width: int) -> None:
+    def __init__(self, shape: tuple[int, ...], width: int, hidden: int) -> None:
         super().__init__()
-        self.features = 4 * width
+        self.features = hidden
         if len(shape) == 1:
             self.layers = nn.Sequential(nn.Linear(shape[0], self.features), nn.ReLU())
         else:
@@ -88,9 +88,9 @@ class _Trunk(nn.Module):
 class _EnvEncoder(nn.Module):
     """``q_e(z_e | x)`` of one environment."""
 
-    def __init__(self, shape: tuple[int, ...], width: int, env_dim: int) -> None:
+    def __init__(self, shape: tuple[int, ...], width: int, hidden: int, env_dim: int) -> None:
         super().__init__()
-        self.trunk = _Trunk(shape, width)
+        self.trunk = _Trunk(shape, width, hidden)
         self.head = nn.Linear(self.trunk.features, 2 * env_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,9 +100,9 @@ class _EnvEncoder(nn.Module):
 class _InvEncoder(nn.Module):
     """``q(z_inv | x, z_e)``, the same for every environment."""
 
-    def __init__(self, shape: tuple[int, ...], width: int, inv_dim: int, env_dim: int) -> None:
+    def __init__(self, shape: tuple[int, ...], width: int, hidden: int, inv_dim: int, env_dim: int) -> None:
         super().__init__()
-        self.trunk = _Trunk(shape, width)
+        self.trunk = _Trunk(shape, width, hidden)
         self.joined = nn.Linear(self.trunk.features + env_dim, self.trunk.features)
         self.head = nn.Linear(self.trunk.features, 2 * inv_dim)
 
@@ -114,10 +114,9 @@ class _InvEncoder(nn.Module):
 class _Decoder(nn.Module):
     """Mean of ``p(x | z_inv, z_e)``; it is not told the environment."""
 
-    def __init__(self, shape: tuple[int, ...], width: int, latent: int) -> None:
+    def __init__(self, shape: tuple[int, ...], width: int, hidden: int, latent: int) -> None:
         super().__init__()
         self.shape = shape
-        hidden = 4 * width
         if len(shape) == 1:
             self.layers = nn.Sequential(
                 nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
@@ -150,7 +149,9 @@ class VIAE(nn.Module):
     inv_dim, env_dim : int
         Dimensions of z_inv and z_e; z_e gets at least one an environment.
     width : int
-        Channels of the first convolution; hidden layers have four times as many units.
+        Channels of the first convolution, half those of the second.
+    hidden : int
+        Units of each layer that is not convolutional.
     distance : float
         Length of the prior means of z_e.
 
@@ -178,14 +179,17 @@ class VIAE(nn.Module):
         inv_dim: int = 64,
         env_dim: int = 2,
         width: int = 32,
+        hidden: int = 256,
         distance: float = 8.0,
     ) -> None:
         super().__init__()
         self.shape, self.n_env, self.inv_dim = shape, n_env, inv_dim
         self.env_dim = max(env_dim, n_env)
-        self.environments = nn.ModuleList(_EnvEncoder(shape, width, self.env_dim) for _ in range(n_env))
-        self.invariant = _InvEncoder(shape, width, inv_dim, self.env_dim)
-        self.decoder = _Decoder(shape, width, inv_dim + self.env_dim)
+        self.environments = nn.ModuleList(
+            _EnvEncoder(shape, width, hidden, self.env_dim) for _ in range(n_env)
+        )
+        self.invariant = _InvEncoder(shape, width, hidden, inv_dim, self.env_dim)
+        self.decoder = _Decoder(shape, width, hidden, inv_dim + self.env_dim)
         self.log_variance = nn.Parameter(torch.tensor(-2.0))
         self.register_buffer("means", prior_means(n_env, self.env_dim, distance))
 
