@@ -77,9 +77,10 @@ def train_viae(
 
     Notes
     -----
-    The objective is minus the `Elbo.bound`, the divergence of z_inv times ``options.divergence``, plus ``options.invariance`` times the `EnvironmentShift` of the
-    means of ``q(z_inv | x, z_e)``: the constraint of the paper's equation 2, that features have one
-    distribution in every environment, as far as a linear discriminant can tell.
+    The objective is minus the `Elbo.bound`, the divergence of z_inv times ``options.divergence``, plus
+    ``options.invariance`` times the `EnvironmentShift` of the means of ``q(z_inv | x, z_e)``: the constraint
+    of the paper's equation 2, that features have one distribution in every environment, as far as a linear
+    discriminant can tell.
     """
     n_env = _check(x, env)
     key = fingerprint(
