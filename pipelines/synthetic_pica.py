@@ -1,8 +1,8 @@
 """Find the component that has one distribution in two Gaussian environments.
 
 Paper: Norman, Meir (2025), Unsupervised Invariant Risk Minimization, section 3.1 and figure 2.
-Data: simulated. x = mu_e + A_inv z_inv + A_e z_e + noise in three dimensions; z_e varies five times as much in the
-first environment as in the second.
+Data: simulated. x = mu_e + A_inv z_inv + A_e z_e + noise in three dimensions; z_e varies five times as much in
+the first environment as in the second.
 Cost, expected result and all settings: configs/synthetic-pica.yaml.
 Run: python pipelines/synthetic_pica.py --out cfpairs-work/synthetic-pica [--seeds 20]
 Writes results.csv, figure.svg and figure.png.
@@ -90,9 +90,9 @@ def comparison(rows: Sequence[Row], study: Study) -> list[tuple[str, str, str, s
 
     def vector(name: str) -> str:
         # The sign of a loading is free; A_e is found in units of the larger standard deviation.
-        found = np.mean(
-            [[row[f"{name}_{i + 1}"] for i in range(len(study.invariant))] for row in rows], axis=0
-        )
+        true = study.environmental if name == "A_e" else study.invariant
+        loadings = np.array([[row[f"{name}_{i + 1}"] for i in range(len(true))] for row in rows])
+        found = (np.sign(loadings @ true)[:, None] * loadings).mean(axis=0)
         scale = np.sqrt(max(study.variances)) if name == "A_e" else 1.0
         return " ".join(f"{value / scale:.2f}" for value in found)
 
@@ -119,7 +119,7 @@ def _words(values: Sequence[float]) -> str:
 
 
 def draw(study: Study, kind: str) -> bytes:
-    """Rows of the first seed in two of their dimensions, and what becomes of them along PICA's and PCA's axis."""
+    """Rows of the first seed in two of their dimensions, and along the axes of PICA and of PCA."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

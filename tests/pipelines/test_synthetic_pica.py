@@ -11,7 +11,7 @@ from pipelines import synthetic_pica as study_of
 
 def test_one_component_has_one_distribution_and_pcas_has_not(tmp_path, capsys):
     assert study_of.main(["--out", str(tmp_path), "--seeds", "2"]) == 0
-    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert len(rows) == 2
     for row in rows:
         assert float(row["pica_held_out"]) == pytest.approx(1, abs=0.25)

@@ -33,7 +33,7 @@ def test_the_study_runs_says_its_data_and_is_not_run_twice(tmp_path, capsys, mon
     config.write_text("\n".join([*kept, *(f"{name}: {value}" for name, value in TINY.items())]))
     given = ["--root", str(root), "--out", str(out), "--runs", "1", "--config", str(config)]
     assert study_of.main(given) == 0
-    rows = list(csv.DictReader((out / "results.csv").open()))
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert [row["set"] for row in rows] == ["smnist", "scmnist"]
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in study_of.TASKS)
     assert f"IDX files of {root}" in capsys.readouterr().out
