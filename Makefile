@@ -28,6 +28,7 @@ bench: $(READY)
 	$(BIN)/python pipelines/bench_embed.py
 	$(BIN)/python pipelines/bench_sweep.py
 	$(BIN)/python pipelines/bench_composite.py
+	$(BIN)/python pipelines/bench_quality.py
 	$(BIN)/python pipelines/bench_matching.py --skip greedy optimal
 
 # uv resolves torch and torchvision as one; it is installed into the environment itself.

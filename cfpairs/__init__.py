@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cfpairs import plot
     from cfpairs.errors import CfpairsError
     from cfpairs.metrics import evaluate
     from cfpairs.probes.alignment import CausIRLClassifier
@@ -61,11 +62,14 @@ __all__ = [
     "evaluate",
     "fit_sweep",
     "load_manifest",
+    "plot",
     "read_embeddings",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plot":
+        return import_module("cfpairs.plot")
     if name not in _HOME:
         raise AttributeError(f"module 'cfpairs' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -81,18 +82,38 @@ def _fail(error: CfpairsError) -> NoReturn:
     raise SystemExit(error.exit_code) from None
 
 
+VERSIONS = (
+    "numpy", "scipy", "scikit-learn", "pyarrow", "torch", "torchvision", "open-clip-torch", "timm",
+    "openvino", "faiss-cpu", "faiss-gpu-cu12", "diffusers", "ray",
+)  # fmt: skip
+"""Libraries that results may depend on."""
+
+
 def _show_version(value: bool) -> None:
     if value:
-        from importlib.metadata import version
+        import platform
+        from importlib.metadata import PackageNotFoundError, version
 
         typer.echo(f"cfpairs {version('cfpairs')}")
+        typer.echo(f"python {platform.python_version()}")
+        for name in VERSIONS:
+            try:
+                typer.echo(f"{name} {version(name)}")
+            except PackageNotFoundError:
+                continue
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Print versions: cfpairs, then what results may depend on.",
+        ),
     ] = False,
 ) -> None:
     pass
@@ -263,7 +284,7 @@ def build(
         else:
             wanted = [pair_config(context.config, method, name, pairs, from_, settings or ())]
         for pair in wanted:
-            output.stage(build_pairs(context, pair, force=force))
+            output.stage(build_pairs(context, pair, force=force, look=True))
     output.end()
 
 
@@ -316,25 +337,25 @@ def probe(
 ) -> None:
     """Fit the probes and measure worst-group accuracy."""
     from cfpairs import workflow
-    from cfpairs.registry import available
     from cfpairs.workflow.start import change
 
     output = _Output(quiet=quiet, as_json=as_json)
     with _working(config, workspace, seed, quiet) as context:
-        methods = sorted(available("probes")) if method and "all" in method else method
-        wanted = change(context.config, "probe", r=r, methods=methods)
+        every = bool(method and "all" in method)
+        wanted = change(context.config, "probe", r=r, methods=None if every else method)
         wanted = change(wanted, "encoder", spec=encoder)
         changed = context.with_config(probe=wanted.probe, encoder=wanted.encoder)
-        result = workflow.probe(changed, pair_set or ())
+        result = workflow.probe(changed, pair_set or (), every=every)
         output.stage(result)
-        output.show(lambda: _results_view(result))
+        output.show(lambda: _results_view(result, wanted.probe.selection[0]))
     output.end()
 
 
-def _results_view(result: StageResult) -> Any:
+def _results_view(result: StageResult, rule: str) -> Any:
     from cfpairs.terminal import results_view
 
-    table = results_view(result.data["results"])
+    known = any(row["selection"] == rule for row in result.data["results"])
+    table = results_view(result.data["results"], rule if known else None)
     table.caption = "* differs from erm (paired bootstrap, 95 %); other rules stand in results.parquet"
     table.caption_justify = "left"
     return table
@@ -362,6 +383,47 @@ def report(
     output.end()
     if open_page:
         typer.launch(Path(result.data["html"]).as_uri())
+
+
+@app.command()
+def review(
+    pair_set: Annotated[
+        list[str] | None, typer.Option("--pair-set", help="Pair set; may be repeated; default all.")
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port on this machine; default one that is free.")
+    ] = 0,
+    open_page: Annotated[
+        bool,
+        typer.Option("--open/--no-open", help="Open the page in the browser, or only print its address."),
+    ] = True,
+    encoder: Annotated[str | None, typer.Option("--encoder", help="Whose embeddings to use.")] = None,
+    config: ConfigOption = None,
+    workspace: WorkspaceOption = None,
+    seed: SeedOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep or drop pairs on a local page, worst first; Ctrl-C ends it."""
+    from cfpairs.workflow.review import open_review
+    from cfpairs.workflow.start import change
+
+    def ready(url: str) -> None:
+        if as_json:
+            typer.echo(json.dumps({"url": url, "pid": os.getpid()}))
+        else:
+            typer.echo(f"review: {url}\n  every decision is saved at once; Ctrl-C ends the page")
+        sys.stdout.flush()
+        if open_page:
+            typer.launch(url)
+
+    with _working(config, workspace, seed, quiet) as context:
+        wanted = change(context.config, "encoder", spec=encoder)
+        changed = context.with_config(encoder=wanted.encoder)
+        result = open_review(changed, pair_set or ()).serve(port, ready)
+    output = _Output(quiet=quiet, as_json=False)
+    if not as_json:
+        output.stage(result)
 
 
 @app.command()

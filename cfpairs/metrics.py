@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 from cfpairs.errors import DataError
+from cfpairs.notebook import html_table
 
 __all__ = [
     "Evaluation",
@@ -185,6 +186,22 @@ class Evaluation:
             "empty_groups": [list(g) for g in self.empty_groups],
             "groups": [asdict(g) | {"accuracy": g.accuracy if g.n else None} for g in self.groups],
         }
+
+    def _repr_html_(self) -> str:
+        """Table of groups for notebooks, the worst first."""
+        rows = [
+            (
+                f"label {g.label}, environment {g.env}",
+                f"{g.accuracy:.3f}" if g.n else "no row",
+                f"{g.low:.3f} to {g.high:.3f}" if g.n else "",
+                g.n,
+            )
+            for g in sorted(self.groups, key=lambda g: (g.n == 0, g.accuracy if g.n else 0.0))
+        ]
+        caption = (
+            f"worst group {self.worst_group:.3f}, average {self.average:.3f}, adjusted {self.adjusted:.3f}"
+        )
+        return html_table(rows, ("group", "accuracy", "95 %", "rows"), caption)
 
 
 def evaluate(

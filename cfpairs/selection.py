@@ -129,7 +129,7 @@ class PairScores:
     cell : ndarray of shape (2 k,)
         Cell of every side: label x environment, or label x side where environments are unknown.
     flip_rate : ndarray of shape (f,)
-        Share of pairs whose sides get different predictions.
+        Share of pairs whose sides get different predictions; NaN where no pair tells.
     logit_change : ndarray of shape (f,)
         Mean over pairs of the largest change of a logit.
     """
@@ -166,6 +166,7 @@ def score_pairs(
     env_a: NDArray[Any] | None,
     env_b: NDArray[Any] | None,
     change: Array,
+    together: NDArray[np.bool_] | None = None,
 ) -> PairScores:
     """Judge every setting on held-out pairs.
 
@@ -178,17 +179,22 @@ def score_pairs(
         Environments; None where they are unknown.
     change : ndarray of shape (k, f)
         Largest change of a logit over the pair.
+    together : ndarray of bool, shape (k,), optional
+        Pairs whose two sides one fit has judged, which alone tell flips; all by default.
     """
     k = len(labels)
     if env_a is None or env_b is None:
         env_a, env_b = np.zeros(k, np.int64), np.ones(k, np.int64)
     both = np.concatenate([labels, labels])
     _, cell = np.unique(np.stack([both, np.concatenate([env_a, env_b])], axis=1), axis=0, return_inverse=True)
+    flips = predicted_a != predicted_b
+    told = np.ones(k, np.bool_) if together is None else together
+    unknown = np.full(flips.shape[1], np.nan)
     return PairScores(
         right=np.concatenate([predicted_a, predicted_b]) == both[:, None],
         cell=np.asarray(cell.reshape(-1), np.int64),
-        flip_rate=(predicted_a != predicted_b).mean(axis=0),
-        logit_change=np.asarray(change).mean(axis=0),
+        flip_rate=flips[told].mean(axis=0) if told.any() else unknown,
+        logit_change=np.asarray(change)[told].mean(axis=0) if told.any() else unknown,
     )
 
 

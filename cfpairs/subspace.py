@@ -167,6 +167,13 @@ class SecondMoment:
         self.gram = np.zeros((self.dim, self.dim))
         self.total = np.zeros(self.dim)
 
+    @classmethod
+    def of_gram(cls, gram: Array, n_pairs: int) -> SecondMoment:
+        """A moment whose ``D^T D`` is known, in whatever axes; its `total` is not and stays zero."""
+        moment = cls(len(gram), n_pairs, float(np.trace(gram)))
+        moment.gram = np.asarray(gram, dtype=np.float64)
+        return moment
+
     def update(self, D: NDArray[Any]) -> SecondMoment:
         """Add rows of shape (k, d)."""
         rows = np.asarray(D, dtype=np.float64)
@@ -178,6 +185,26 @@ class SecondMoment:
         self.total += rows.sum(axis=0)
         self.energy += float(np.einsum("ij,ij->", rows, rows))
         self.n_pairs += len(rows)
+        return self
+
+    def remove(self, D: NDArray[Any]) -> SecondMoment:
+        """Take out rows of shape (k, d) that were added before.
+
+        Raises
+        ------
+        DataError
+            If these are more rows than were added.
+        """
+        rows = np.asarray(D, dtype=np.float64)
+        if rows.ndim == 2 and len(rows) > self.n_pairs:
+            raise DataError(
+                "more pairs are taken out than were added", got=len(rows), expected=f"at most {self.n_pairs}"
+            )
+        gone = SecondMoment(self.dim).update(rows)
+        self.gram -= gone.gram
+        self.total -= gone.total
+        self.energy -= gone.energy
+        self.n_pairs -= gone.n_pairs
         return self
 
     def merge(self, other: SecondMoment) -> SecondMoment:
@@ -192,7 +219,7 @@ class SecondMoment:
 
     def directions(self, *, limit: int | None = None) -> Directions:
         """Directions of the rows seen so far; squaring loses those under 1e-8 of the largest."""
-        eigenvalues, vectors = scipy.linalg.eigh(self.gram)
+        eigenvalues, vectors = scipy.linalg.eigh(self.gram, driver="evd")  # divide and conquer, twice as fast
         values = np.sqrt(np.clip(eigenvalues[::-1], 0.0, None))
         top = values[0] if len(values) else 0.0
         floor = np.sqrt(np.finfo(np.float64).eps * max(self.dim, 1)) * top

@@ -20,10 +20,12 @@ from cfpairs.errors import DataError, WorkspaceError
 from cfpairs.workspace import Workspace
 
 __all__ = [
+    "DECISIONS",
     "FAILURES",
     "MANIFEST",
     "PAIRS",
     "RESULTS",
+    "REVIEW_COLUMNS",
     "Schema",
     "embedding_schema",
     "file_metadata",
@@ -166,9 +168,34 @@ PAIRS = Schema(
         _need("status", pa.string()),
         pa.field("reason", pa.string()),
     ),
+    optional=(
+        pa.field("decision", pa.string()),
+        pa.field("note", pa.string()),
+        pa.field("built_status", pa.string()),
+        pa.field("built_reason", pa.string()),
+    ),
     unique="pair_id",
     allowed={"status": STATUSES},
 )
+"""One row a pair. ``decision`` (``keep`` or ``drop``), ``note``, and the builder's own status and reason of a
+pair that was decided on are there once pairs were reviewed."""
+
+REVIEW_COLUMNS = tuple(field.name for field in PAIRS.optional)
+"""What people have said of pairs; beside ``status``, nothing that is computed depends on it."""
+
+DECISIONS = Schema(
+    "list of decisions",
+    fields=(
+        _need("pair_id", pa.string()),
+        _need("a_id", pa.string()),
+        _need("b_id", pa.string()),
+        pa.field("decision", pa.string()),
+        pa.field("note", pa.string()),
+        pa.field("reason", pa.string()),
+    ),
+    unique="pair_id",
+)
+"""Decisions on pairs that the pair set does not have at the moment."""
 
 FAILURES = Schema(
     "list of failures",

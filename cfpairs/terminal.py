@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -22,7 +23,15 @@ from rich.text import Text
 
 from cfpairs.progress import Advance
 
-__all__ = ["RichProgress", "cells_view", "group_view", "make_console", "results_view", "state_view"]
+__all__ = [
+    "RichProgress",
+    "cells_view",
+    "group_view",
+    "make_console",
+    "results_view",
+    "size_text",
+    "state_view",
+]
 
 STATE_STYLE = {"done": "green", "stale": "yellow", "missing": "red", "unknown": "red"}
 
@@ -165,15 +174,43 @@ def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def state_view(states: Sequence[Any]) -> Table:
-    """Table of stages with their state, number of rows and reason."""
-    table = Table("stage", "state", "rows", "why")
-    table.columns[2].justify = "right"
+    """Table of stages with their state, number of rows, size on disk, when they were made, and why."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, side in (("stage", "left"), ("state", "left"), ("rows", "right"), ("size", "right")):
+        table.add_column(name, justify="right" if side == "right" else "left", no_wrap=side == "right")
+    table.add_column("time", no_wrap=True)
+    table.add_column("why", overflow="fold")
     for state in states:
-        rows = "" if state.rows is None else f"{state.rows:,}"
         table.add_row(
-            Text(state.stage), Text(state.state, style=STATE_STYLE[state.state]), rows, Text(state.detail)
+            Text(state.stage),
+            Text(state.state, style=STATE_STYLE[state.state]),
+            "" if state.rows is None else f"{state.rows:,}",
+            "" if state.size is None else size_text(state.size),
+            "" if state.time is None else _local_time(state.time),
+            Text(state.detail),
         )
     return table
+
+
+def size_text(size: int) -> str:
+    """A number of bytes for people.
+
+    Examples
+    --------
+    >>> size_text(999), size_text(20480), size_text(3 * 2**30)
+    ('999 B', '20.0 KiB', '3.0 GiB')
+    """
+    if size < 1024:
+        return f"{size} B"
+    value, units = float(size), ("B", "KiB", "MiB", "GiB", "TiB")
+    power = 0
+    while value >= 1024 and power < len(units) - 1:
+        value, power = value / 1024, power + 1
+    return f"{value:.1f} {units[power]}"
+
+
+def _local_time(iso: str) -> str:
+    return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def results_view(rows: Sequence[dict[str, Any]], rule: str | None = None) -> Table:

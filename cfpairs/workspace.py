@@ -63,6 +63,10 @@ class Workspace:
         """Data card of one pair set."""
         return self.pair_folder(name) / "card.md"
 
+    def decisions(self, name: str) -> Path:
+        """Decisions on pairs that the pair set has lost by being built anew; they wait for their pairs."""
+        return self.pair_folder(name) / "decisions.parquet"
+
     def pair_images(self, name: str) -> Path:
         """Images that a builder makes."""
         return self.pair_folder(name) / "images"

@@ -4,12 +4,14 @@ First NCM against scikit-learn fitted setting by setting: both solve the same pr
 rows) on the same simulated embeddings, in one run; the objectives that they reach are compared. Then twelve
 methods with twenty settings and three seeds each against loops in torch that take the same steps on the same
 rows, one fit at a time; a sweep fits a method that draws nothing once for all seeds.
-Usage: python pipelines/bench_sweep.py [--n 5000] [--d 512]
+Last, NCM for r = 0..64 on 100,000 rows of 768 dimensions, with the peak of the process's memory.
+Usage: python pipelines/bench_sweep.py [--n 5000] [--d 512] [--large-n 100000] [--only large]
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections.abc import Callable
 
@@ -83,6 +85,19 @@ def methods_at_once(X: np.ndarray, y: np.ndarray, env: np.ndarray) -> None:
         print(f"{name:16}{batched:10.2f}{single:12.2f}{single / batched:8.1f}", flush=True)
     print(f"{'all':16}{ours:10.2f}{theirs:12.2f}{theirs / ours:8.1f}")
     print(f"(one by one: from {ONE_BY_ONE} of {SETTINGS * len(SEEDS)} fits a method)")
+
+
+def large(n: int, d: int, k: int, seed: int) -> None:
+    """Print seconds of NCM at every rank on many rows, and the peak memory of the process so far."""
+    X, y, D = simulate(n, d, k, seed)
+    begun, used = time.perf_counter(), time.process_time()
+    sweep = fit_sweep(X, y, differences=D, methods=["ncm"], r=RANKS, C=[C], tol=1e-6)
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - used
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    norm = float(sweep.fits.gradient_norm.max())
+    print(f"\nn = {n}, d = {d}, k = {k}, r = 0..64 ({len(RANKS)} fits), gradient norm at most {norm:.0e}")
+    print(f"cfpairs fit_sweep           {seconds:8.1f} s  ({cpu:.1f} s of processor time)")
+    print(f"peak memory, data included  {peak:8.1f} GiB")
 
 
 class Loop:
@@ -217,7 +232,17 @@ def main() -> None:
     parser.add_argument("--d", type=int, default=512)
     parser.add_argument("--k", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--large-n", type=int, default=100_000)
+    parser.add_argument("--large-d", type=int, default=768)
+    parser.add_argument("--only", choices=["large"], help="leave the comparisons out")
     args = parser.parse_args()
+    if args.only != "large":
+        compare(args)
+    large(args.large_n, args.large_d, args.k, args.seed)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Print the ratios."""
     X, y, D = simulate(args.n, args.d, args.k, args.seed)
     principal_axes(X[: args.d])  # the libraries' first call loads and starts their threads
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +149,28 @@ def test_a_list_that_cannot_be_used_is_one_line(at: Path, args: tuple[Any, ...],
     (at / "other.csv").write_text("left,right\nx,y\n")
     assert words in str(fault("build", "-c", "c.yaml", "--method", "import", "--name", "bad", *args))
     assert not (at / "cfpairs-work" / "pairs" / "bad" / "pairs.parquet").exists()
+
+
+def complete(words: str, place: int) -> list[str]:
+    """What a shell would offer for the word at `place`."""
+    env = {"_CFPAIRS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+    return CliRunner().invoke(app, [], env=env, prog_name="cfpairs").stdout.split()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_commands_and_options(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, f"/bin/{shell}"))
+    script = CliRunner().invoke(app, ["--show-completion"], prog_name="cfpairs").stdout
+    assert f"_CFPAIRS_COMPLETE=complete_{shell}" in script
+    assert complete("cfpairs re", 1) == ["report", "review"]
+    assert complete("cfpairs review --p", 2) == ["--pair-set", "--port"]
+
+
+def test_versions_that_matter_without_loading_anything() -> None:
+    code = "import sys; sys.argv = ['cfpairs', '--version']\nfrom cfpairs.cli import main\ntry: main()\n"
+    code += "finally: assert not {'numpy', 'torch', 'pyarrow', 'rich.table'} & set(sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    versions = dict(line.split() for line in found.stdout.splitlines())
+    assert list(versions)[:2] == ["cfpairs", "python"]
+    for name in ("cfpairs", "torch", "numpy", "scikit-learn", "faiss-cpu"):
+        assert versions[name] == version(name)

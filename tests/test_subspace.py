@@ -132,3 +132,18 @@ def test_difference_matrix_joins_by_id_and_takes_ok_pairs_only():
     embeddings = Embeddings(["x", "y", "z"], np.array([[1.0, 0], [0, 1], [5, 5]]))
     pairs = pa.table({"a_id": ["z", "x"], "b_id": ["x", "y"], "status": ["ok", "dropped"]})
     np.testing.assert_array_equal(difference_matrix(pairs, embeddings), [[4.0, 5.0]])
+
+
+def test_rows_that_are_taken_out_of_a_second_moment_leave_no_trace():
+    D = np.random.default_rng(5).normal(size=(60, 8)) * np.geomspace(10, 0.1, 8)
+    moment = SecondMoment(8).update(D).remove(D[7:19]).remove(D[40:41])
+    left = SecondMoment(8).update(np.delete(D, [*range(7, 19), 40], axis=0))
+    assert moment.n_pairs == left.n_pairs == 47
+    np.testing.assert_allclose(moment.gram, left.gram, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(moment.total, left.total, atol=1e-12)
+    assert moment.energy == pytest.approx(left.energy)
+    assert np.abs(moment.gram - SecondMoment(8).update(D).gram).max() > 1
+    with pytest.raises(DataError, match="more pairs are taken out than were added"):
+        SecondMoment(8).update(D[:3]).remove(D[:4])
+    with pytest.raises(DataError, match="another dimension"):
+        moment.remove(D[:2, :5])

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cfpairs.terminal import FOLD, cells_view, group_view, results_view
+from cfpairs.terminal import FOLD, cells_view, group_view, results_view, state_view
+from cfpairs.workflow.stages import StageState
 
 
 def drawn(table: Any, width: int = 80) -> list[str]:
@@ -118,3 +119,19 @@ def test_results_show_one_rule_by_its_own_score_never_by_test_figures() -> None:
     assert found[0][1:] == ["8", "0.700", "0.65-0.75", "+0.50*", "0.800", "0.25", "90", "1350", "1.2"]
     assert found[1][4] == "+0.05" and found[2][4] == "0.800"
     assert "uses test labels" in drawn(results_view(rows, "oracle"))[0]
+
+
+def test_a_table_of_stages() -> None:
+    states = [
+        StageState("manifest", "done", "", 2940, 39_936, "2026-01-02T03:04:05+00:00"),
+        StageState("pairs:edit", "stale", "its settings changed; 12 dropped by hand", 241, 4_700_000),
+        StageState("report", "missing", ""),
+    ]
+    lines = drawn(state_view(states))
+    assert "2,940  39.0 KiB  2026-01-0" in lines[3]
+    assert (
+        "stale" in lines[4]
+        and "4.5 MiB" in lines[4]
+        and "12 dropped by hand" in " ".join("".join(lines).split())
+    )
+    assert lines[-2].split() == ["report", "missing"]

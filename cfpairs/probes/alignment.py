@@ -95,12 +95,8 @@ class AlignmentClassifier(GradientProbe):
     ) -> None:
         self.distance = distance
         self.penalty_weight = penalty_weight
-        self.C = C
         self.p = p
-        self.steps = steps
-        self.lr = lr
-        self.random_state = random_state
-        self.device = device
+        super().__init__(C, steps=steps, lr=lr, random_state=random_state, device=device)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> AlignmentClassifier:
         """Fit the probe; see `IRMClassifier.fit`. Weights of rows are those of their losses."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from cfpairs.errors import DataError
 from cfpairs.metrics import group_accuracies
-from cfpairs.probes.crossfit import Coding, ItemRows, PairRows, part_of
+from cfpairs.probes.crossfit import Coding, ItemRows, PairRows
 from cfpairs.probes.method import FitData, ProbeMethod, Setting
 from cfpairs.probes.solver import LinearFits, decide
 from cfpairs.selection import Choice, PairScores, best_average, choose_by_pairs, score_pairs
@@ -52,26 +53,34 @@ class Predictor:
 
 
 class PairJudge:
-    """Collects, fold by fold, what every setting says of held-out pairs."""
+    """Collects, fold by fold, what every setting says of held-out pairs.
+
+    Either side is judged by a fit that has not seen its subject. The two sides of a pair of two subjects may
+    be judged by two fits; whether it flips is then not known.
+    """
 
     def __init__(self, pairs: PairRows, n_settings: int) -> None:
         k = len(pairs)
         self.pairs = pairs
         self.predicted = np.zeros((2, k, n_settings), np.int64)
         self.change = np.zeros((k, n_settings))
+        self.together = np.zeros(k, np.bool_)
 
-    def add(self, held: NDArray[np.bool_], predictor: Predictor) -> None:
-        """The verdict of fits that have not seen the pairs `held`; folds may come from several threads."""
-        a, b = (predictor.logits(side[held]) for side in (self.pairs.a, self.pairs.b))
-        self.predicted[0, held], self.predicted[1, held] = predictor.decide(a), predictor.decide(b)
-        self.change[held] = np.abs(a - b).max(axis=2)
+    def add(self, held_a: NDArray[np.bool_], held_b: NDArray[np.bool_], predictor: Predictor) -> None:
+        """The verdict of fits that have not seen those sides; folds may come from several threads."""
+        a, b = predictor.logits(self.pairs.a[held_a]), predictor.logits(self.pairs.b[held_b])
+        self.predicted[0, held_a], self.predicted[1, held_b] = predictor.decide(a), predictor.decide(b)
+        both = held_a & held_b
+        self.change[both] = np.abs(a[both[held_a]] - b[both[held_b]]).max(axis=2)
+        self.together |= both
 
     def scores(self) -> PairScores:
         """What the rule ``pairs`` compares."""
         pairs = self.pairs
         return score_pairs(
-            pairs.labels, self.predicted[0], self.predicted[1], pairs.env_a, pairs.env_b, self.change
-        )
+            pairs.labels, self.predicted[0], self.predicted[1], pairs.env_a, pairs.env_b, self.change,
+            self.together,
+        )  # fmt: skip
 
 
 @dataclass
@@ -90,8 +99,10 @@ class Candidates:
     scores : dict of (rule, seed) to ndarray of shape (settings,)
         What a rule maximises; not there where the rule cannot judge the method.
     by_pairs : dict of seed to PairScores
+    final : dict of int to (LinearFits, ndarray of shape (n_test, 1, c))
+        Chosen settings fitted to full precision, by their place, and their logits on test.
     seconds : float
-        Spent on fitting, all rules together.
+        Of one core, spent on fitting, all rules together.
     n_fits : int
         How many fits that were.
     highest : int or None
@@ -105,22 +116,29 @@ class Candidates:
     test: Array | None = None
     scores: dict[tuple[str, int], Array] = field(default_factory=dict)
     by_pairs: dict[int, PairScores] = field(default_factory=dict)
+    final: dict[int, tuple[LinearFits, Array]] = field(default_factory=dict)
     seconds: float = 0.0
     n_fits: int = 0
     highest: int | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def fit(
         self, data: FitData, seeds: Sequence[int], *, tol: float, start: LinearFits | None = None
     ) -> LinearFits:
         """Every setting for every seed, seed by seed; once for all where the method is not stochastic."""
-        begun = time.perf_counter()
+        begun = time.thread_time()
         repeated = tuple(seeds) if self.method.stochastic else tuple(seeds)[:1]
         settings = [setting for _ in repeated for setting in self.settings]
         each = [seed for seed in repeated for _ in self.settings]
         found = self.method.fit(data, settings, each, start=start, tol=tol)
-        self.seconds += time.perf_counter() - begun
-        self.n_fits += len(settings)
+        self.count(time.thread_time() - begun, len(settings))
         return found
+
+    def count(self, seconds: float, fits: int) -> None:
+        """Add to what this method has cost."""
+        with self._lock:
+            self.seconds += seconds
+            self.n_fits += fits
 
     def place(self, seed: int, index: int) -> int:
         """Where the fit of a seed and setting stands among the fits."""
@@ -177,21 +195,3 @@ class Candidates:
                 return None
             choice = best_average(np.asarray(found, np.float64)[open_to], r[open_to], C[open_to])
         return replace(choice, index=int(open_to[choice.index]))
-
-
-def held_out_score(
-    candidates: Candidates,
-    coding: Coding,
-    train: ItemRows,
-    held: NDArray[np.bool_],
-    seeds: Sequence[int],
-    base: FitData,
-    validation: ItemRows | None,
-) -> NDArray[np.int64]:
-    """Labels that fits on the other training items give to those held out, shape (held, fits)."""
-    data = part_of(
-        coding, train, ~held, directions=base.directions, differences=base.differences,
-        validation=validation, axes=base.axes,
-    )  # fmt: skip
-    fits = candidates.fit(data, seeds, tol=SELECTION_TOL)
-    return Predictor(fits, coding).predict(train.X[held])

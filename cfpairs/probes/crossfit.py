@@ -24,6 +24,7 @@ __all__ = [
     "halves",
     "in_domain_mask",
     "part_of",
+    "subject_folds",
 ]
 
 Array = NDArray[np.floating[Any]]
@@ -105,6 +106,14 @@ class PairRows:
         if len(clusters) and np.bincount(clusters).max() > len(clusters) / 2:
             clusters = pair_clusters(self.subject_a.tolist(), self.subject_a.tolist())
         return fold_of_clusters(clusters, folds, seed)
+
+    def take(self, rows: NDArray[np.integer]) -> PairRows:
+        """Some of the pairs."""
+        env_a, env_b = (None if env is None else env[rows] for env in (self.env_a, self.env_b))
+        return PairRows(
+            self.name, self.method, self.a[rows], self.b[rows], self.labels[rows], env_a, env_b,
+            self.subject_a[rows], self.subject_b[rows],
+        )  # fmt: skip
 
     def turned(self, axes: Array) -> PairRows:
         """The same pairs in other axes."""
@@ -218,6 +227,35 @@ def fold_data(
         validation=validation,
         axes=axes,
     )
+
+
+def subject_folds(train: ItemRows, folds: int, seed: int) -> dict[Any, int]:
+    """Fold of every subject of the training items, as even in items as subjects allow.
+
+    Methods that look at no pair are judged on all pair sets by the fits that leave one fold out in turn.
+
+    Raises
+    ------
+    DataError
+        If there is one subject only, or the items of other folds have one class only.
+    """
+    names, code = np.unique(np.asarray(train.subject, dtype=str), return_inverse=True)
+    if len(names) < 2:
+        raise DataError(
+            "the training items cannot be held out in turn",
+            got="one subject",
+            expected="at least two",
+            remedy="choose another selection rule",
+        )
+    fold = fold_of_clusters(code.reshape(-1), folds, seed)
+    for number in range(int(fold.max()) + 1):
+        if len(np.unique(train.y[fold != number])) < 2:
+            raise DataError(
+                "the training items cannot be held out in turn",
+                got=f"{int((fold != number).sum())} items of one class without a fold of the subjects",
+                remedy="use fewer folds, or another selection rule",
+            )
+    return dict(zip(train.subject.tolist(), fold.tolist(), strict=True))
 
 
 def halves(items: ItemRows, seed: int) -> tuple[ItemRows, ItemRows]:

@@ -43,6 +43,10 @@ class ERMClassifier(LinearProbe):
     -----
     Minimises ``(1/n) sum_i CE(y_i, z_i) + ||theta||^2 / (2 C n)``, intercept unpenalised.
 
+    References
+    ----------
+    Vapnik (1991). Principles of Risk Minimization for Learning Theory.
+
     Examples
     --------
     >>> import numpy as np

@@ -69,12 +69,8 @@ class FishClassifier(GradientProbe):
         random_state: int = 0,
         device: str = "cpu",
     ) -> None:
-        self.lr = lr
-        self.C = C
+        super().__init__(C, steps=steps, lr=lr, random_state=random_state, device=device)
         self.eps = eps
-        self.steps = steps
-        self.random_state = random_state
-        self.device = device
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> FishClassifier:
         """Fit the probe; see `IRMClassifier.fit`."""

@@ -130,8 +130,21 @@ class GradientProbe(LinearProbe):
     """Base of the estimators whose method takes gradient steps; `fit` is the method's own, with one fit."""
 
     class_weight = None
-    random_state: int
-    device: str
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        steps: int = 60,
+        lr: float = 0.05,
+        random_state: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.C = C
+        self.steps = steps
+        self.lr = lr
+        self.random_state = random_state
+        self.device = device
 
     def _fit_by(
         self, method: GradientMethod, X: Any, y: Any, sample_weight: Any, env: Any, params: dict[str, Value]

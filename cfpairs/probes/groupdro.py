@@ -73,13 +73,9 @@ class GroupDROClassifier(GradientProbe):
         device: str = "cpu",
     ) -> None:
         self.eta = eta
-        self.C = C
         self.adjustment = adjustment
         self.groups = groups
-        self.steps = steps
-        self.lr = lr
-        self.random_state = random_state
-        self.device = device
+        super().__init__(C, steps=steps, lr=lr, random_state=random_state, device=device)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> GroupDROClassifier:
         """Fit the probe; see `IRMClassifier.fit`."""

@@ -86,14 +86,10 @@ class IRMClassifier(GradientProbe):
         device: str = "cpu",
     ) -> None:
         self.penalty_weight = penalty_weight
-        self.C = C
         self.penalty = penalty
         self.anneal_steps = anneal_steps
         self.rescale = rescale
-        self.steps = steps
-        self.lr = lr
-        self.random_state = random_state
-        self.device = device
+        super().__init__(C, steps=steps, lr=lr, random_state=random_state, device=device)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> IRMClassifier:
         """Fit the probe.

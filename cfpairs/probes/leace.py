@@ -137,26 +137,31 @@ def leace_eraser(data: FitData) -> tuple[Array, Array, Array]:
 
 
 def _two_environments(rows: Array, second: Array) -> tuple[Array, Array, Array] | None:
-    """LEACE of a single binary concept: ``L = s``, ``R = s^T S^-1 / (s^T S^-1 s)``, s the cross-covariance.
+    """LEACE of a single binary concept: ``L = s``, ``R = s^T S^+ / (s^T S^+ s)``, s the cross-covariance.
 
-    One solution with S, the covariance, in place of its eigenvectors. None where S is singular or nearly so,
-    or where there is next to nothing to erase: the general way has a rule for those.
+    One solution with S, the covariance, in place of its eigenvectors; where rows are no more than columns,
+    with their Gram matrix: ``S^+ s = C^T (C C^T)^+ z``, C the centred rows, z the concept. None where either
+    is nearly singular, or where there is next to nothing to erase: the general way has a rule for those.
     """
+    n, d = rows.shape
     mean = rows.mean(axis=0)
-    centred = rows - mean
-    S = centred.T @ centred / len(rows)
-    s = centred.T @ second / len(rows)
+    centred, concept = rows - mean, second - second.mean()
+    s = centred.T @ concept / n
+    moment = centred.T @ centred / n if n > d else centred @ centred.T
+    if n <= d:
+        # The rows' sum is zero; this makes the matrix regular and leaves what is orthogonal to ones alone.
+        moment += np.trace(moment) / n**2
     try:
-        factor = scipy.linalg.cholesky(S, lower=True)
+        factor = scipy.linalg.cholesky(moment, lower=True, overwrite_a=True)
     except scipy.linalg.LinAlgError:
         return None
     pivots = np.diag(factor)
-    whitened = scipy.linalg.solve_triangular(factor, s, lower=True)
-    length = float(whitened @ whitened)
+    solved = scipy.linalg.cho_solve((factor, True), s if n > d else concept)
+    right = solved if n > d else centred.T @ solved
+    length = float(s @ right)
     if (pivots.min() / pivots.max()) ** 2 < SINGULAR or length < (10 * TOLERANCE) ** 2:
         return None
-    right = scipy.linalg.solve_triangular(factor, whitened, lower=True, trans="T") / length
-    return s[:, None], right[None, :], mean
+    return s[:, None], right[None, :] / length, mean
 
 
 def fit_erased(

@@ -133,6 +133,8 @@ class ProbeMethod(ABC):
         Inverse ridge strengths that are tried; None: those of the configuration.
     grid : mapping of str to tuple
         Default values of its other hyperparameters: the ranges of its paper.
+    final_tol : float
+        Gradient norm to which a chosen setting is fitted.
     """
 
     name: ClassVar[str]
@@ -141,6 +143,7 @@ class ProbeMethod(ABC):
     stochastic: ClassVar[bool] = False
     ridge: ClassVar[tuple[float, ...] | None] = None
     grid: ClassVar[Mapping[str, tuple[Value, ...]]] = {}
+    final_tol: ClassVar[float] = 1e-6
 
     @abstractmethod
     def fit(

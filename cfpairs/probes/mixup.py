@@ -69,11 +69,7 @@ class MixupClassifier(GradientProbe):
         device: str = "cpu",
     ) -> None:
         self.alpha = alpha
-        self.C = C
-        self.steps = steps
-        self.lr = lr
-        self.random_state = random_state
-        self.device = device
+        super().__init__(C, steps=steps, lr=lr, random_state=random_state, device=device)
 
     def fit(self, X: Any, y: Any) -> MixupClassifier:
         """Fit the probe.
@@ -149,12 +145,8 @@ class LISAClassifier(GradientProbe):
         device: str = "cpu",
     ) -> None:
         self.p_sel = p_sel
-        self.C = C
         self.alpha = alpha
-        self.steps = steps
-        self.lr = lr
-        self.random_state = random_state
-        self.device = device
+        super().__init__(C, steps=steps, lr=lr, random_state=random_state, device=device)
 
     def fit(self, X: Any, y: Any, *, env: Any = None) -> LISAClassifier:
         """Fit the probe; see `IRMClassifier.fit`. Rows have no weights: which are mixed is drawn."""

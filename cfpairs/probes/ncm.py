@@ -177,7 +177,7 @@ def whitened_directions(data: FitData) -> Directions:
     Parameters
     ----------
     data : FitData
-        With differences.
+        With differences; where it has directions, no more are kept than it has.
 
     Returns
     -------
@@ -204,7 +204,9 @@ def whitened_directions(data: FitData) -> Directions:
     spread = np.trace(within) / d
     within[np.diag_indices(d)] += SHRINK * spread if spread > 0 else 1.0
     lower = scipy.linalg.cholesky(within, lower=True)
-    found = difference_directions(scipy.linalg.solve_triangular(lower, D.T, lower=True).T)
+    limit = None if data.directions is None else data.directions.vectors.shape[1]
+    whitened = scipy.linalg.solve_triangular(lower, D.T, lower=True).T
+    found = difference_directions(whitened, limit=limit)
     back, upper = np.linalg.qr(lower @ found.vectors)
     signs = np.where(np.diag(upper) < 0, -1.0, 1.0)
     directions = Directions(back * signs, found.singular_values, found.rank, found.n_pairs)

@@ -43,12 +43,13 @@ def invariant_components(
         Of the invariant space.
     """
     values, vectors, total = spectrum
-    invariant = np.ascontiguousarray(vectors[:, values <= tol * values.max(initial=0.0)])
-    dimension = invariant.shape[1]
+    # By rising values: the invariant space of every tolerance is spanned by leading vectors.
+    dimension = int((values <= tol * values.max(initial=0.0)).sum())
+    invariant = vectors[:, :dimension]
     kept = dimension if components is None else min(components, dimension)
     if not kept:
         return invariant[:, :0], dimension
-    inside = invariant.T @ total @ invariant
+    inside = total[:dimension, :dimension]
     _, found = scipy.linalg.eigh(inside, subset_by_index=(dimension - kept, dimension - 1))
     U: Array = invariant @ found[:, ::-1]
     return U, dimension
@@ -67,11 +68,11 @@ def environment_spectrum(X: Array, env: NDArray[np.int64], n_env: int) -> tuple[
     Returns
     -------
     values : ndarray of shape (d,)
-        Singular values of all pairwise differences of covariances, stacked.
+        Singular values of all pairwise differences of covariances, stacked; ascending.
     vectors : ndarray of shape (d, d)
         Their right singular vectors.
     total : ndarray of shape (d, d)
-        Sum of the covariances.
+        Sum of the covariances, in the axes of those vectors.
 
     Notes
     -----
@@ -92,12 +93,14 @@ def environment_spectrum(X: Array, env: NDArray[np.int64], n_env: int) -> tuple[
         return np.zeros(d), np.eye(d, dtype=total.dtype), total
     if len(parts) == 2:
         values, vectors = scipy.linalg.eigh(parts[0] - parts[1], driver="evd")
-        return np.abs(values), vectors, total
+        order = np.argsort(np.abs(values), kind="stable")
+        values, vectors = np.abs(values)[order], np.ascontiguousarray(vectors[:, order])
+        return values, vectors, vectors.T @ total @ vectors
     mean, squares = total / len(parts), np.zeros_like(total)
     for part in parts:
         squares += (part - mean) @ (part - mean)
     values, vectors = scipy.linalg.eigh(squares * len(parts), driver="evd")
-    return np.sqrt(np.maximum(values, 0.0)), vectors, total
+    return np.sqrt(np.maximum(values, 0.0)), vectors, vectors.T @ total @ vectors
 
 
 class PICAProjection(TransformerMixin, BaseEstimator):
@@ -342,7 +345,7 @@ class PICA(ProbeMethod):
     needs: ClassVar[frozenset[Need]] = frozenset({"env"})
     grid: ClassVar[Mapping[str, tuple[Value, ...]]] = {
         "components": (16, 64, 256),
-        "tol": (0.03, 0.1, 0.3),
+        "tol": (0.001, 0.01, 0.1),
     }
 
     def fit(

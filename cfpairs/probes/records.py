@@ -111,7 +111,7 @@ class Recorder:
                         "worst_group": float(np.nanmin(accuracy[place])),
                         "average": float(average[place]),
                         "iterations": int(each.fits.iterations[place]),
-                        "gradient_norm": float(each.fits.gradient_norm[place]),
+                        "gradient_norm": float(each.fits.gradient_norm[0]),
                         **scores,
                     }
                 )
@@ -149,13 +149,12 @@ class Recorder:
         choice: Choice,
         fits: LinearFits,
         logits: Array,
-        place: int,
         *,
         n_pairs: int | None,
     ) -> None:
-        """A setting that a rule chose: its row, its predictions, its weights."""
+        """A chosen setting, alone in `fits` and `logits`: its row, its predictions, its weights."""
         setting = each.settings[choice.index]
-        predicted = self.coding.labels(decide(logits[:, place]))
+        predicted = self.coding.labels(decide(logits[:, 0]))
         result = evaluate(
             self.test.y, predicted, self.test.env, groups=self.groups, train_counts=self.train_counts
         )
@@ -163,19 +162,19 @@ class Recorder:
         self.study.results.append(
             _result_row(
                 name, setting, rule, seed, choice, result, each,
-                gradient_norm=float(fits.gradient_norm[place]),
-                flip_rate=None if scores is None else float(scores.flip_rate[choice.index]),
-                logit_change=None if scores is None else float(scores.logit_change[choice.index]),
+                gradient_norm=float(fits.gradient_norm[0]),
+                flip_rate=None if scores is None else _known(scores.flip_rate[choice.index]),
+                logit_change=None if scores is None else _known(scores.logit_change[choice.index]),
                 n_pairs=None if name is None else n_pairs,
             )
         )  # fmt: skip
         self._right.setdefault((name, setting.method, rule), []).append(predicted == self.test.y)
         self.study.predictions.append(
-            _prediction_table(self.test, predicted, logits[:, place], name, setting, rule, seed)
+            _prediction_table(self.test, predicted, logits[:, 0], name, setting, rule, seed)
         )
         key = f"{name or 'none'}/{setting.method}/{rule}/{seed}"
-        self.study.coefficients[f"{key}/coef"] = np.ascontiguousarray(fits.coef[place] @ self.axes.T)
-        self.study.coefficients[f"{key}/intercept"] = np.ascontiguousarray(fits.intercept[place])
+        self.study.coefficients[f"{key}/coef"] = np.ascontiguousarray(fits.coef[0] @ self.axes.T)
+        self.study.coefficients[f"{key}/intercept"] = np.ascontiguousarray(fits.intercept[0])
 
     def summarise(self) -> None:
         """Add the means over seeds, each tested against ERM chosen by the same rule."""
@@ -189,6 +188,10 @@ class Recorder:
             if reference is not None and row["method"] != REFERENCE:
                 row |= worst_group_gain(np.mean(own, axis=0), np.mean(reference, axis=0), self.codes)
         self.study.results.extend(means)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _means_over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -241,6 +244,7 @@ def _result_row(
     params = {
         "C": setting.C,
         **dict(setting.params),
+        "setting": dict(setting.params),
         "score": choice.score,
         "best_score": choice.best_score,
         "standard_error": choice.standard_error,

@@ -28,7 +28,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from cfpairs.probes.terms import Binary, Metric, Penalty, Quadratic, Softmax, subtract
+from cfpairs.probes.terms import Binary, Metric, Penalty, Quadratic, Softmax, product, subtract
 
 __all__ = ["MAX_BYTES", "LinearFits", "Penalty", "decide", "fit_logistic", "principal_axes"]
 
@@ -274,7 +274,7 @@ class _State:
 
     def _logits(self, W: Array) -> Array:
         d, f, c = W.shape
-        z: Array = self.rows @ W.reshape(d, f * c)
+        z = product(self.rows, W.reshape(d, f * c))
         return z.reshape(len(self.rows), f, c)
 
     def _project(self, g: Array) -> Array:
@@ -286,7 +286,7 @@ class _State:
     def _gradient(self) -> tuple[Array, Array]:
         residual = self.loss.residual(self.z)
         n, f, c = residual.shape
-        g = (self.rows.T @ residual.reshape(n, f * c)).reshape(-1, f, c)
+        g = product(self.rows.T, residual.reshape(n, f * c)).reshape(-1, f, c)
         g += self.ridge[None, :, None] * self.W
         if self.quadratic is not None:
             g += self.quadratic.gradient()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cfpairs.config import DEFAULT_RIDGE
 from cfpairs.errors import DataError
+from cfpairs.notebook import html_table
 from cfpairs.probes.base import encode_labels
 from cfpairs.probes.method import FitData, ProbeMethod, Rows, Setting, Value
 from cfpairs.probes.solver import LinearFits, decide, principal_axes
@@ -44,6 +45,14 @@ class Sweep:
     fits: LinearFits
     classes: NDArray[Any]
     directions: Directions | None
+
+    def _repr_html_(self) -> str:
+        """How many settings of each method were fitted, for notebooks."""
+        methods = list(dict.fromkeys(setting.method for setting in self.settings))
+        own = {m: [s for s in self.settings if s.method == m] for m in methods}
+        rows = [(m, len(own[m]), ", ".join(map(str, sorted({s.r for s in own[m]})))) for m in methods]
+        caption = f"{len(self.settings)} fits, {len(self.classes)} classes"
+        return html_table(rows, ("probe", "fits", "r"), caption)
 
     def predict(self, X: NDArray[Any]) -> NDArray[Any]:
         """Labels predicted by every fit, shape (n, f)."""

@@ -13,9 +13,12 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-__all__ = ["Binary", "Metric", "Penalty", "Quadratic", "Softmax", "subtract"]
+__all__ = ["Binary", "Metric", "Penalty", "Quadratic", "Softmax", "product", "subtract"]
 
 Array = NDArray[np.floating[Any]]
+
+FEW_COLUMNS = 5
+"""Up to so many products of a matrix and a vector take half as long as one of two matrices."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,17 @@ class Metric:
                 shrink = None if self.shrink is None else self.shrink[:, of]
                 subtract(step, g, of, self.ranks[of], factor, shrink)
         return step
+
+
+def product(A: Array, B: Array) -> Array:
+    """``A @ B``; column by column where those are few, as libraries copy all of A to multiply matrices."""
+    columns = B.shape[1]
+    if not 1 < columns <= FEW_COLUMNS:
+        return np.asarray(A @ B)
+    found = np.empty((len(A), columns), np.result_type(A, B))
+    for j in range(columns):
+        found[:, j] = A @ np.ascontiguousarray(B[:, j])
+    return found
 
 
 def subtract(

@@ -68,13 +68,9 @@ class VREXClassifier(GradientProbe):
         device: str = "cpu",
     ) -> None:
         self.penalty_weight = penalty_weight
-        self.C = C
         self.anneal_steps = anneal_steps
         self.rescale = rescale
-        self.steps = steps
-        self.lr = lr
-        self.random_state = random_state
-        self.device = device
+        super().__init__(C, steps=steps, lr=lr, random_state=random_state, device=device)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, env: Any = None) -> VREXClassifier:
         """Fit the probe; see `IRMClassifier.fit`."""

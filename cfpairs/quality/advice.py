@@ -8,10 +8,10 @@ from cfpairs.quality.evidence import (
     FEW_REMOVED,
     GOOD_DISTANCE,
     LABEL_RED,
-    MARKED,
     SOME_CHANGED,
     Evidence,
 )
+from cfpairs.quality.more import MARKED
 from cfpairs.quality.result import TradeoffRow
 from cfpairs.quality.words import count, directions, listed, percent
 

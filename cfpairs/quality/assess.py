@@ -3,34 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
+from cfpairs.errors import DataError
 from cfpairs.quality import flags
 from cfpairs.quality.coverage import cell_rows
-from cfpairs.quality.curves import MAX_R, check_labels, core, recommend, tradeoff_rows
-from cfpairs.quality.evidence import Evidence
-from cfpairs.quality.forecast import forecast_rows
-from cfpairs.quality.inputs import Inputs, check_inputs
-from cfpairs.quality.measure import Measured, measure
-from cfpairs.quality.metric import LABEL_SHRINKAGE, SPECTRUM_SHRINKAGE, within_groups
-from cfpairs.quality.partners import Partners, compare_partners, wrong_matches
-from cfpairs.quality.reliability import HalfSplitter, artefact, cosines, distance
-from cfpairs.quality.remainder import measure_remainder
-from cfpairs.quality.result import PairQuality, TradeoffRow
-from cfpairs.quality.spectrum import spectrum
-from cfpairs.quality.verdict import judge
+from cfpairs.quality.curves import (
+    MAX_R,
+    LabelCheck,
+    check_labels,
+    core,
+    environment_share,
+    recommend,
+    tradeoff_rows,
+)
+from cfpairs.quality.dropping import drop_row
+from cfpairs.quality.evidence import BROKEN, Evidence
+from cfpairs.quality.forecast import forecast_rows, joined
+from cfpairs.quality.frame import Frame, frame_of
+from cfpairs.quality.inputs import MANY, Inputs, check_inputs
+from cfpairs.quality.look import Look, look_at_few, look_at_many, look_at_moments
+from cfpairs.quality.measure import Measured
+from cfpairs.quality.moments import PairMoments
+from cfpairs.quality.more import NOTHING, more_pairs
+from cfpairs.quality.partners import Partners, compare_partners, match_places, wrong_matches
+from cfpairs.quality.reliability import artefact, distance, wedin
+from cfpairs.quality.remainder import Remainder, measure_remainder
+from cfpairs.quality.result import (
+    DirectionRow,
+    DropRow,
+    PairQuality,
+    RobustRow,
+    Systematics,
+    TermTwo,
+    TradeoffRow,
+)
+from cfpairs.quality.systematics import group_splits, mean_test, oriented
+from cfpairs.quality.term_two import Probe, probe_rows, term_two, term_two_of_moments
+from cfpairs.quality.verdict import changes_label, judge
 
 __all__ = ["assess_pairs"]
 
 Floats = NDArray[np.float64]
 
+_FEW_WORST = 10  # broken pairs that are dropped in one step
+
 
 def assess_pairs(
-    D: ArrayLike,
+    D: ArrayLike | PairMoments,
     X: ArrayLike | None = None,
     y: ArrayLike | None = None,
     env: ArrayLike | None = None,
@@ -41,8 +66,10 @@ def assess_pairs(
     pair_ids: Sequence[object] | None = None,
     pair_envs: ArrayLike | tuple[ArrayLike, ArrayLike] | None = None,
     control: ArrayLike | None = None,
-    probe: ArrayLike | None = None,
+    probe: Probe | None = None,
+    makers: ArrayLike | None = None,
     seed: int = 0,
+    draws: int | None = None,
 ) -> PairQuality:
     """Measure how good counterfactual pairs are and how many directions to remove.
 
@@ -51,8 +78,10 @@ def assess_pairs(
 
     Parameters
     ----------
-    D : array-like of shape (k, d)
-        Differences a - b of the pairs, after the preprocessing that the probe uses; never centred.
+    D : array-like of shape (k, d), or PairMoments
+        Differences a - b of the pairs, after the preprocessing that the probe uses; never centred. Many
+        are read in blocks, also from a memory-mapped file. Or `PairMoments` of pairs that were read
+        elsewhere: single pairs are not looked at then.
     X : array-like of shape (n, d), optional
         Training items, preprocessed alike.
     y, env : array-like of shape (n,), optional
@@ -69,10 +98,17 @@ def assess_pairs(
         Environments of the a and of the b side, coded as `env`.
     control : array-like of shape (c, d), optional
         Differences of control pairs: the same edit with nothing changed, so that they are noise alone.
-    probe : array-like of shape (C, d) or (d,), optional
-        Weights of an NCM probe, to find single pairs that change the label.
+    probe : callable or array-like of shape (C, d) or (d,), optional
+        Function from orthonormal directions (d, r) to the weights of a probe that does without them, or
+        such weights: to find single pairs that change the label, and for what the removal leaves to a probe
+        (held out over pairs only with a function).
+    makers : array-like of shape (k,), optional
+        What made each pair, such as the name of its editor.
     seed : int
         Seed of the sign flips and random halves.
+    draws : int, optional
+        Simulations behind the interval for the rank. 0 leaves all resampling out: the interval is the rank
+        alone, and no direction has a frequency.
 
     Returns
     -------
@@ -97,7 +133,7 @@ def assess_pairs(
     >>> quality.rank, quality.recommended_r, round(quality.sigma, 1)
     (1, 1, 1.0)
     """
-    inputs = check_inputs(
+    inputs, moments = _checked(
         D,
         X,
         y,
@@ -108,99 +144,256 @@ def assess_pairs(
         pair_ids=pair_ids,
         pair_envs=pair_envs,
         control=control,
-        probe=probe,
+        makers=makers,
     )
     with threadpool_limits(1, user_api="blas"):
-        return _assess(inputs, seed)
+        return _assess(inputs, moments, probe, seed, draws)
 
 
-def _assess(inputs: Inputs, seed: int) -> PairQuality:
+def _checked(
+    D: ArrayLike | PairMoments, *items: ArrayLike | None, **pairs: Any
+) -> tuple[Inputs, PairMoments | None]:
+    """Checked arrays; sums over pairs come with no single pair."""
+    if not isinstance(D, PairMoments):
+        return check_inputs(D, *items, **pairs), None
+    single = [name for name, value in pairs.items() if value is not None and name != "control"]
+    if single:
+        raise DataError(
+            "sums over the pairs cannot be joined with single pairs",
+            got=", ".join(single),
+            remedy="give the differences themselves",
+        )
+    return check_inputs(np.zeros((0, D.dim)), *items, **pairs), D
+
+
+def _look(inputs: Inputs, moments: PairMoments | None, frame: Frame, seed: int, draws: int | None) -> Look:
     k, d = inputs.D.shape
-    groups = None
-    if inputs.X is not None and inputs.y is not None:
-        groups = within_groups(inputs.X, inputs.y, inputs.env)
-    doubts, order = _first_look(inputs)
-    sound, clusters = inputs.D[order], inputs.clusters[order]
-    measured = measure(sound, groups.metric(SPECTRUM_SHRINKAGE) if groups else None, inputs.control, seed)
-    removed = spectrum(inputs.D)  # what a probe removes: of all pairs, in the plain metric
-    directions = removed.top(min(MAX_R, removed.numerical_rank))
-    label_metric = groups.metric(LABEL_SHRINKAGE) if groups else None
-    labels = check_labels(inputs, directions, label_metric)
-    left = measure_remainder(
-        inputs, label_metric, labels.deconfounded, directions.shape[1], np.random.default_rng([seed, 5])
-    )
-    rows = tradeoff_rows(inputs, directions, labels, left)
-    halves = HalfSplitter(sound, np.random.default_rng([seed, 2]), clusters=clusters)
-    alignment = _alignment(measured, halves)
-    r = _core(rows, measured, alignment)
-    partners = _partners(inputs, order, r, seed)
-    doubts += flags.outliers(inputs.D, order, r)
-    doubts += flags.dominating(removed.left, r)
-    doubts += [replace(doubt, index=int(order[doubt.index])) for doubt in wrong_matches(partners)]
-    if (
-        inputs.probe is not None
-        and inputs.X is not None
-        and inputs.y is not None
-        and inputs.labels is not None
-    ):
-        doubts += flags.label_changing(inputs.D, inputs.labels, inputs.probe, inputs.X, inputs.y)
+    typical = _typical_distance(inputs)
+    if moments is not None:
+        return look_at_moments(moments, inputs, frame, seed, draws)
+    if k <= MANY or k <= 2 * d:
+        if inputs.D.dtype != np.float64:
+            inputs = inputs.take(np.arange(k))
+        return look_at_few(inputs, frame, typical, seed, draws)
+    return look_at_many(inputs, frame, typical, seed, draws)
+
+
+def _assess(
+    inputs: Inputs, moments: PairMoments | None, probe: Probe | None, seed: int, draws: int | None
+) -> PairQuality:
+    d = inputs.D.shape[1]
+    frame = frame_of(inputs, len(inputs.D) if moments is None else moments.n_pairs, seed)
+    look = _look(inputs, moments, frame, seed, draws)
+    measured, halves, sample = look.measured, look.halves, look.sample
+    directions = look.removed.top(MAX_R)
+    curves = _curves(sample, frame, look, seed)
+    alignment = _alignment(look)
+    r = _core(curves.rows, measured, alignment)
+    partners = _partners(sample, look.order, r, seed)
+    advised = r if curves.left is None or r == 0 else recommend(curves.left, measured.rank)
+    weights = None if probe is None else probe_rows(probe, directions[:, :advised])
+    doubts = _doubts(look, r, max(r, advised), seed)
+    if weights is not None and inputs.X is not None and inputs.y is not None and inputs.labels is not None:
+        doubts += flags.label_changing(inputs.D, inputs.labels, weights, inputs.X, inputs.y)
     agreement = halves.at(max(1, r))
+    cells = cell_rows(inputs, max(1, measured.rank), look.index)
+    systematics = _systematics(sample, directions, r, seed)
+    at_core = next((row for row in curves.rows if row.r == r), None)
+    bend = flags.bend(look.robust[:, : max(r, measured.rank)], directions, r)
+    off = None
+    if r:
+        off = distance(alignment[:r]) if agreement is None else joined(agreement.misalignment, bend)
     evidence = Evidence(
-        n_pairs=k,
-        n_sources=len(np.unique(clusters)),
+        n_pairs=look.n_pairs,
+        n_sources=look.n_sources,
         dim=d,
         rank=measured.rank,
         core=r,
-        recommended_r=r if left is None or r == 0 else recommend(left, measured.rank),
+        recommended_r=advised,
         confident=measured.confident,
         split_half=agreement,
-        misalignment=distance(alignment[:r]) if agreement is None else agreement.misalignment if r else None,
-        tradeoff=rows,
-        labels=labels,
+        misalignment=off,
+        tradeoff=curves.rows,
+        labels=curves.labels,
         partners=partners,
-        bend=flags.bend(inputs.D[order], directions, r),
+        bend=bend,
         edge_rank=measured.edge_rank,
-        artefact=None if inputs.control is None else artefact(inputs.control, directions[:, :r]),
+        systematics=systematics,
+        more=NOTHING,
         has_labels=inputs.y is not None,
         has_environments=inputs.env is not None,
-        forecast=forecast_rows(agreement, len(order), d) if measured.rank else (),
+        forecast=forecast_rows(agreement, measured.n_pairs, d, bend) if measured.rank else (),
         flags=flags.flag_rows(doubts, inputs.pair_ids),
-        cells=cell_rows(inputs, max(1, measured.rank)),
+        cells=cells,
+    )
+    evidence = replace(
+        evidence,
+        more=more_pairs(
+            agreement if measured.rank else None,
+            measured.n_pairs,
+            d,
+            environment_removed=None if at_core is None else at_core.environment_removed,
+            changes_label=changes_label(evidence),
+            systematics=systematics,
+            growth=look.growth,
+            cells=cells,
+        ),
     )
     verdict, advice = judge(evidence)
     return PairQuality(
-        n_pairs=k,
+        n_pairs=look.n_pairs,
+        n_sources=look.n_sources,
         dim=d,
         metric=measured.metric,
+        metrics=measured.metrics,
         singular_values=tuple(float(v) for v in measured.values),
         sigma=measured.sigma,
         noise_edge=measured.edge,
         noise_share=measured.noise_share,
         rank=measured.rank,
         rank_interval=measured.interval,
+        rank_checks=measured.checks,
         recommended_r=verdict.recommended_r,
         alignment=tuple(float(c) for c in alignment),
+        directions=_direction_rows(look),
         misalignment=evidence.misalignment,
         forecast=evidence.forecast,
-        tradeoff=rows,
+        tradeoff=curves.rows,
         split_half=agreement,
+        robust=_robust_row(look, frame, evidence, advised),
+        term_two=None if probe is None else _term_two(look, probe, advised, seed),
+        wedin=wedin(measured.strengths, measured.sigma, measured.n_pairs, d),
+        systematics=systematics,
+        more_pairs=evidence.more,
         flags=evidence.flags,
-        cells=evidence.cells,
+        dropping=_dropping(look, frame, doubts, evidence, seed),
+        cells=cells,
         verdict=verdict,
         advice=advice,
     )
 
 
-def _first_look(inputs: Inputs) -> tuple[list[flags.Doubt], NDArray[np.int64]]:
-    """Copies and failed edits, and the other pairs from short to long.
+@dataclass(frozen=True)
+class _Curves:
+    rows: tuple[TradeoffRow, ...]
+    labels: LabelCheck
+    left: Remainder | None
 
-    Sorting them makes the result independent of the order that they came in.
-    """
-    copies, single = flags.duplicates(inputs.D, inputs.pair_ids)
-    doubts = copies + flags.failed_edits(inputs.D, _typical_distance(inputs), inputs.control)
-    lengths = np.linalg.norm(inputs.D, axis=1)
-    indices = np.flatnonzero(single & (lengths > 0.0))
-    return doubts, indices[np.argsort(lengths[indices], kind="stable")]
+
+def _curves(inputs: Inputs, frame: Frame, look: Look, seed: int) -> _Curves:
+    """What removing the first r directions takes away and what it leaves, for every r."""
+    directions = look.removed.top(MAX_R)
+    labels = check_labels(inputs, directions, frame.label_metric)
+    left = measure_remainder(
+        inputs,
+        frame.label_metric,
+        labels.deconfounded,
+        directions.shape[1],
+        np.random.default_rng([seed, 5]),
+        directions=directions if look.fixed else None,
+    )
+    return _Curves(tradeoff_rows(inputs, frame, directions, labels, left), labels, left)
+
+
+def _doubts(look: Look, r: int, advised: int, seed: int) -> list[flags.Doubt]:
+    """Everything to say against single pairs, by their place among all."""
+    sample, order = look.sample, look.order
+    places = None
+    if sample.a is not None and advised:
+        rng = np.random.default_rng([seed, 12])
+        places = match_places(
+            sample.a[order], sample.D[order], sample.kinds[order], sample.clusters[order], advised, rng
+        )
+    near = [replace(doubt, index=int(look.index[order[doubt.index]])) for doubt in wrong_matches(places)]
+    return [*look.doubts, *look.more_doubts(r), *near]
+
+
+def _systematics(inputs: Inputs, directions: Floats, r: int, seed: int) -> Systematics:
+    rng = np.random.default_rng([seed, 10])
+    share, p = mean_test(oriented(inputs), rng)
+    return Systematics(
+        mean_share=share,
+        mean_p=p,
+        control_overlap=None if inputs.control is None else artefact(inputs.control, directions[:, :r]),
+        splits=group_splits(inputs, directions, r, rng),
+    )
+
+
+def _direction_rows(look: Look) -> tuple[DirectionRow, ...]:
+    measured = look.measured
+    rank = measured.rank
+    halves = look.halves.alignment(rank) if rank else None
+
+    def at(values: Floats | None, i: int) -> float | None:
+        return float(values[i]) if values is not None and i < len(values) else None
+
+    return tuple(
+        DirectionRow(
+            strength=at(measured.strengths, i) if np.isfinite(measured.strengths[i]) else None,
+            by_halves=at(halves, i),
+            by_model=at(measured.by_model, i),
+            by_bulk=at(measured.by_bulk, i),
+            frequency=at(look.frequency, i),
+        )
+        for i in range(rank)
+    )
+
+
+def _robust_row(look: Look, frame: Frame, seen: Evidence, r: int) -> RobustRow | None:
+    """The directions when no pair counts more than the median pair, next to the plain ones."""
+    robust = look.robust[:, :r]
+    if r < 1 or robust.shape[1] < r or not seen.rank:
+        return None
+    environment = environment_share(look.sample, frame, robust)
+    label = check_labels(look.sample, robust, frame.label_metric, kept=False).deconfounded
+    return RobustRow(
+        r=r,
+        distance=flags.bend(robust, look.removed.top(r), r),
+        environment_removed=None if environment is None else float(environment[-1]),
+        label_removed_deconfounded=None if label is None else float(label[-1]),
+    )
+
+
+def _term_two(look: Look, probe: Probe, r: int, seed: int) -> TermTwo | None:
+    if look.moments is not None:
+        return term_two_of_moments(look.moments, probe, r, look.measured)
+    order = look.order
+    return term_two(
+        look.sample.D[order],
+        look.sample.clusters[order],
+        probe,
+        r,
+        look.measured,
+        np.random.default_rng([seed, 11]),
+    )
+
+
+def _dropping(
+    look: Look, frame: Frame, doubts: list[flags.Doubt], seen: Evidence, seed: int
+) -> tuple[DropRow, ...]:
+    """The main figures without the worst half of the pairs that look broken, and without all of them."""
+    wrong = [doubt for doubt in doubts if doubt.flag in BROKEN]
+    worst = list(dict.fromkeys(doubt.index for doubt in flags.by_gravity(wrong)))
+    if not worst or look.moments is not None or len(worst) > len(look.sample.D) // 2:
+        return ()
+    measured, row = look.measured, seen.row
+    rows = [
+        DropRow(
+            0,
+            measured.sigma,
+            measured.noise_share,
+            measured.rank,
+            seen.misalignment,
+            None if row is None else row.environment_removed,
+            None if row is None else row.label_removed_deconfounded,
+            None if row is None else row.environment_left,
+        )
+    ]
+    steps = {len(worst)} if len(worst) < _FEW_WORST else {len(worst) // 2, len(worst)}
+    for n in sorted(steps):
+        kept = np.setdiff1d(np.arange(len(look.sample.D)), worst[:n])
+        rows.append(drop_row(look.sample.take(kept), frame, n, seen.core, seen.recommended_r, seed))
+    return tuple(rows)
 
 
 def _partners(inputs: Inputs, order: NDArray[np.int64], r: int, seed: int) -> Partners | None:
@@ -237,10 +430,15 @@ def _core(rows: tuple[TradeoffRow, ...], measured: Measured, alignment: Floats) 
     return max(1, len(right) if right.all() else int(right.argmin()))
 
 
-def _alignment(measured: Measured, halves: HalfSplitter) -> Floats:
-    """Cosines of the directions up to the rank: from halves, or from the noise model where these fail."""
-    found = halves.alignment(measured.rank) if measured.rank else np.zeros(0)
-    if found is not None:
-        return found
-    values = measured.values[: measured.rank]
-    return cosines(values, measured.sigma or 0.0, measured.n_pairs, measured.dim)
+def _alignment(look: Look) -> Floats:
+    """Cosines of the directions up to the rank: from halves, or from the noise model where these fail.
+
+    Halves are compared with long pairs shortened; the directions that a probe removes are those of the
+    pairs as they are, which a few long pairs may turn away from the others'.
+    """
+    rank = look.measured.rank
+    found = look.halves.alignment(rank) if rank else np.zeros(0)
+    if found is None:
+        return look.measured.by_model
+    turned = np.linalg.norm(look.robust[:, :rank].T @ look.removed.top(rank), axis=0)
+    return np.asarray(found[: len(turned)] * np.minimum(1.0, turned[: len(found)]))

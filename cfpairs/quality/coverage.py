@@ -15,7 +15,7 @@ __all__ = ["cell_rows"]
 Floats = NDArray[np.float64]
 
 
-def cell_rows(inputs: Inputs, r: int) -> tuple[CellRow, ...]:
+def cell_rows(inputs: Inputs, r: int, sample: NDArray[np.int64] | None = None) -> tuple[CellRow, ...]:
     """Count the pairs of each label from one environment to another, and compare their directions.
 
     A label of the training items that has no pair between two environments, in neither direction, while
@@ -26,6 +26,8 @@ def cell_rows(inputs: Inputs, r: int) -> tuple[CellRow, ...]:
     inputs : Inputs
     r : int
         Number of directions above the noise; fewer are compared where the other cells are small.
+    sample : ndarray of int, optional
+        Pairs to compare directions by; by default all. All are counted.
 
     Returns
     -------
@@ -35,6 +37,8 @@ def cell_rows(inputs: Inputs, r: int) -> tuple[CellRow, ...]:
     if inputs.labels is None or inputs.env_a is None or inputs.env_b is None:
         return ()
     keys = np.stack([inputs.labels, inputs.env_a, inputs.env_b], axis=1)
+    chosen = np.arange(len(keys)) if sample is None else sample
+    D = np.asarray(inputs.D[chosen], dtype=np.float64)
     rows = []
     for label, env_a, env_b in _wanted(inputs, keys):
         inside = (keys == (label, env_a, env_b)).all(axis=1)
@@ -43,7 +47,9 @@ def cell_rows(inputs: Inputs, r: int) -> tuple[CellRow, ...]:
         if inputs.y is not None and inputs.env is not None:
             items = int(((inputs.y == label) & (inputs.env == env_b)).sum())
         rows.append(
-            CellRow(label, env_a, env_b, int(inside.sum()), items, _covered(inputs.D, inside, twin, r))
+            CellRow(
+                label, env_a, env_b, int(inside.sum()), items, _covered(D, inside[chosen], twin[chosen], r)
+            )
         )
     return tuple(rows)
 

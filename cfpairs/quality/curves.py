@@ -9,15 +9,25 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from cfpairs.quality.contrasts import environment_contrast, label_contrast, pair_contrast
+from cfpairs.quality.frame import Frame
 from cfpairs.quality.inputs import Inputs
 from cfpairs.quality.labels import LabelKept, combine, label_position
-from cfpairs.quality.metric import LABEL_SHRINKAGE, Metric, within_groups
+from cfpairs.quality.metric import Metric
 from cfpairs.quality.remainder import Remainder
 from cfpairs.quality.result import TradeoffRow
 from cfpairs.quality.rows import by_appearance, rows_of
 from cfpairs.quality.tradeoff import label_share, shift_share, variance_share
 
-__all__ = ["MAX_R", "LabelCheck", "by_chance", "check_labels", "core", "recommend", "tradeoff_rows"]
+__all__ = [
+    "MAX_R",
+    "LabelCheck",
+    "by_chance",
+    "check_labels",
+    "core",
+    "environment_share",
+    "recommend",
+    "tradeoff_rows",
+]
 
 Floats = NDArray[np.float64]
 
@@ -42,8 +52,12 @@ class LabelCheck:
     kept: LabelKept | None
 
 
-def check_labels(inputs: Inputs, directions: Floats, metric: Metric | None) -> LabelCheck:
+def check_labels(
+    inputs: Inputs, directions: Floats, metric: Metric | None, *, kept: bool = True
+) -> LabelCheck:
     """Compare the pairs with the labels of the training items.
+
+    Without `kept`, whether the pairs keep their label is taken for granted.
 
     The label's separation is taken between the middles of the pairs, where each label stands in both
     environments (between the same two environments, where there are more). The errors of middles and of
@@ -57,12 +71,12 @@ def check_labels(inputs: Inputs, directions: Floats, metric: Metric | None) -> L
     rows_a, rows_b = rows_of(a, X), rows_of(b, X)
     free = np.setdiff1d(np.arange(len(X)), np.concatenate([rows_a, rows_b]))
     reference = label_contrast(X[free], y[free], env[free]) if env is not None and free.size else None
-    kept = _kept(inputs, metric)
+    found = _kept(inputs, metric) if kept else None
     joins_items = float(((rows_a >= 0) & (rows_b >= 0)).mean()) > 0.5 if len(a) else False
     share = None
     if joins_items and reference is not None:
         share = label_share(reference, metric, directions, own_items=True)
-    if share is None and inputs.labels is not None and (kept is None or kept.changed < 0.5):
+    if share is None and inputs.labels is not None and (found is None or found.changed < 0.5):
         contrast = label_contrast(
             (a + b) / 2.0, inputs.labels, inputs.routes, clusters=inputs.clusters, least=1
         )
@@ -70,7 +84,7 @@ def check_labels(inputs: Inputs, directions: Floats, metric: Metric | None) -> L
             share = label_share(contrast, metric, directions, own_items=False)
     if share is None and reference is not None:
         share = label_share(reference, metric, directions, own_items=True)
-    return LabelCheck(share, kept)
+    return LabelCheck(share, found)
 
 
 def _kept(inputs: Inputs, metric: Metric) -> LabelKept | None:
@@ -104,13 +118,14 @@ def _kept(inputs: Inputs, metric: Metric) -> LabelKept | None:
 
 
 def tradeoff_rows(
-    inputs: Inputs, directions: Floats, check: LabelCheck, left: Remainder | None = None
+    inputs: Inputs, frame: Frame, directions: Floats, check: LabelCheck, left: Remainder | None = None
 ) -> tuple[TradeoffRow, ...]:
     """One row for each r; empty without training items.
 
     Parameters
     ----------
     inputs : Inputs
+    frame : Frame
     directions : ndarray of shape (d, R)
         Of the differences as the probe uses them.
     check : LabelCheck
@@ -118,18 +133,9 @@ def tradeoff_rows(
     """
     if inputs.X is None or directions.shape[1] == 0:
         return ()
-    X, y, env = inputs.X, inputs.y, inputs.env
-    environment = label = None
-    if y is not None and env is not None:
-        contrast = environment_contrast(X, y, env)
-        if contrast is None and inputs.env_a is not None and inputs.env_b is not None:
-            contrast = pair_contrast(inputs.D, inputs.kinds, inputs.env_a, inputs.env_b, inputs.clusters)
-        environment = None if contrast is None else shift_share(contrast, directions)
-    if y is not None:
-        contrast, scatter = label_contrast(X, y), within_groups(X, y)
-        if contrast is not None and scatter is not None:
-            label = label_share(contrast, scatter.metric(LABEL_SHRINKAGE), directions, own_items=True)
-    variance = variance_share(X, directions)
+    environment = environment_share(inputs, frame, directions)
+    label = frame.label_removed(directions)
+    variance = variance_share(inputs.X, directions)
     return tuple(
         TradeoffRow(
             r + 1,
@@ -141,6 +147,16 @@ def tradeoff_rows(
         )
         for r in range(directions.shape[1])
     )
+
+
+def environment_share(inputs: Inputs, frame: Frame, directions: Floats) -> Floats | None:
+    """Share of the environments' distance that goes with r directions; of pairs where items are silent."""
+    if inputs.y is None or inputs.env is None:
+        return None
+    contrast = frame.environments
+    if contrast is None and inputs.env_a is not None and inputs.env_b is not None:
+        contrast = pair_contrast(inputs.D, inputs.kinds, inputs.env_a, inputs.env_b, inputs.clusters)
+    return None if contrast is None else shift_share(contrast, directions)
 
 
 def _at(curve: Floats | None, index: int) -> float | None:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from cfpairs.quality.curves import LabelCheck
 from cfpairs.quality.partners import Partners
-from cfpairs.quality.result import CellRow, FlagRow, ForecastRow, SplitHalf, TradeoffRow
+from cfpairs.quality.result import (
+    CellRow,
+    FlagRow,
+    ForecastRow,
+    MorePairs,
+    SplitHalf,
+    Systematics,
+    TradeoffRow,
+)
 
 __all__ = ["Evidence"]
 
@@ -16,7 +24,6 @@ MOST_CHANGED, SOME_CHANGED = 0.6, 0.35
 FEW_REMOVED = 0.5
 CHANCE = 0.53  # likeness of random partners, which share a side now and then
 BROKEN_SHARE = 0.1
-MARKED = 0.7
 MUCH_LEFT, SOME_LEFT = 3.0, 2.0
 BROKEN = ("duplicate", "failed edit", "outlier", "wrong match")
 
@@ -27,8 +34,7 @@ class Evidence:
 
     `core` is the number of directions that hold the environment's shift; the reliability figures are
     theirs. `n_sources` counts clusters of sound pairs, `bend` is how far the directions move when long
-    pairs are shortened, `edge_rank` counts directions over the isotropic edge, `artefact` is the cosine
-    between the core directions and those of control pairs.
+    pairs are shortened, `edge_rank` counts directions over the isotropic edge.
     """
 
     n_pairs: int
@@ -45,7 +51,8 @@ class Evidence:
     partners: Partners | None
     bend: float
     edge_rank: int
-    artefact: float | None
+    systematics: Systematics
+    more: MorePairs
     has_labels: bool
     has_environments: bool
     forecast: tuple[ForecastRow, ...]
@@ -66,6 +73,11 @@ class Evidence:
     def label_lost(self) -> float | None:
         """Share of the label signal, shortcut set aside, that goes with the core directions."""
         return None if self.core_row is None else self.core_row.label_removed_deconfounded
+
+    @property
+    def artefact(self) -> float | None:
+        """Mean cosine of the core directions with those of control pairs."""
+        return self.systematics.control_overlap
 
     @property
     def label_changed(self) -> bool:

@@ -10,19 +10,22 @@ from scipy.stats import chi2
 
 from cfpairs.quality.rank import winsorize
 from cfpairs.quality.result import FlagRow
-from cfpairs.quality.spectrum import spectrum
+from cfpairs.quality.spectrum import Spectrum, spectrum
 
 __all__ = [
     "Doubt",
     "bend",
+    "by_gravity",
     "dominating",
     "duplicates",
     "failed_edits",
+    "far_out",
     "flag_rows",
     "label_changing",
     "leverages",
     "outliers",
     "residual_scores",
+    "robust_z",
 ]
 
 Floats = NDArray[np.float64]
@@ -32,25 +35,47 @@ DOMINATES = 4.0  # times the average leverage
 DUPLICATE_COSINE = 0.98
 NEAR_DIMENSIONS = 32
 EQUAL = 1e-6  # relative: what float32 leaves of equal differences
-LABEL_MOVE = 0.5
+LABEL_MOVE, LABEL_Z = 0.5, 3.0
 FAILED_SHARE = 0.05  # of the typical distance between two items
+MOST_SEVERE = 10.0  # a pair cannot be more broken than broken
 _BLOCK = 2048
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """Flags by pair: index, name of the flag, score and reason."""
+    """Flags by pair: index, name of the flag, score, reason, and the score over the limit of its kind."""
 
     index: int
     flag: str
     score: float
     reason: str
+    severity: float
 
 
 def flag_rows(doubts: list[Doubt], pair_ids: tuple[str, ...]) -> tuple[FlagRow, ...]:
-    """Rows of the report, in the order of the pairs."""
-    ordered = sorted(doubts, key=lambda doubt: (doubt.index, doubt.flag))
-    return tuple(FlagRow(pair_ids[d.index], d.flag, d.score, d.reason) for d in ordered)
+    """Rows of the report, the gravest first."""
+    return tuple(
+        FlagRow(pair_ids[d.index], d.flag, d.score, d.reason, d.severity) for d in by_gravity(doubts)
+    )
+
+
+def by_gravity(doubts: list[Doubt]) -> list[Doubt]:
+    """The pair with the gravest flag first, all flags of a pair together.
+
+    Of pairs whose gravest flags are alike the one with more flags stands first.
+    """
+    worst: dict[int, float] = {}
+    for doubt in doubts:
+        worst[doubt.index] = max(worst.get(doubt.index, 0.0), _weight(doubt))
+    extra = dict.fromkeys(worst, 0.0)
+    for doubt in doubts:
+        extra[doubt.index] += 0.01 * _weight(doubt)
+    return sorted(doubts, key=lambda d: (-worst[d.index] - extra[d.index], d.index, -_weight(d), d.flag))
+
+
+def _weight(doubt: Doubt) -> float:
+    """How much a flag says that the pair is wrong; a pair that dominates may well be right."""
+    return (0.5 if doubt.flag == "dominates" else 1.0) * min(doubt.severity, MOST_SEVERE)
 
 
 def duplicates(D: Floats, pair_ids: tuple[str, ...]) -> tuple[list[Doubt], NDArray[np.bool_]]:
@@ -79,7 +104,13 @@ def duplicates(D: Floats, pair_ids: tuple[str, ...]) -> tuple[list[Doubt], NDArr
         first[start + rows[near][::-1]] = columns[near][::-1]
         best[start + rows[near][::-1]] = np.minimum(1.0, inner[near][::-1])
     found = [
-        Doubt(int(j), "duplicate", float(best[j]), f"same difference as {pair_ids[first[j]]}")
+        Doubt(
+            int(j),
+            "duplicate",
+            float(best[j]),
+            f"same difference as {pair_ids[first[j]]}",
+            1.0 + (float(best[j]) - DUPLICATE_COSINE) / (1.0 - DUPLICATE_COSINE),
+        )
         for j in np.flatnonzero(first >= 0)
     ]
     return found, first < 0
@@ -94,13 +125,12 @@ def _usual_distance(D: Floats, lengths: Floats) -> float:
     return float(np.median(np.sqrt(np.clip(squares, 0.0, None))))
 
 
-def failed_edits(D: Floats, typical: float | None, control: Floats | None) -> list[Doubt]:
+def failed_edits(lengths: Floats, typical: float | None, control: Floats | None) -> list[Doubt]:
     """Pairs whose sides hardly differ.
 
     That is, by no more than 95 % of the control pairs do; without these, by less than 5 % of the typical
     distance of two items of one label; without items, by less than 5 % of the other pairs' median.
     """
-    lengths = np.linalg.norm(D, axis=1)
     if control is not None and len(control):
         limit = float(np.quantile(np.linalg.norm(control, axis=1), 0.95))
         said = "which control pairs do too"
@@ -115,6 +145,7 @@ def failed_edits(D: Floats, typical: float | None, control: Floats | None) -> li
             "failed edit",
             float(lengths[j]),
             f"its sides differ by {lengths[j]:.3g}, {said}" if lengths[j] > 0.0 else "its sides are equal",
+            float(min(MOST_SEVERE, limit / lengths[j])) if lengths[j] > 0.0 else MOST_SEVERE,
         )
         for j in np.flatnonzero((lengths <= limit) | (lengths == 0.0))
     ]
@@ -127,10 +158,14 @@ def residual_scores(D: Floats, r: int) -> Floats:
     itself.
     """
     directions = spectrum(winsorize(D)).top(r)
-    left = np.linalg.norm(D - (D @ directions) @ directions.T, axis=1)
+    return robust_z(np.linalg.norm(D - (D @ directions) @ directions.T, axis=1))
+
+
+def robust_z(left: Floats) -> Floats:
+    """Deviation of the logarithms of lengths from their median, by the median absolute deviation."""
     positive = left > 0.0
     if positive.sum() < 3:
-        return np.zeros(len(D))
+        return np.zeros(len(left))
     logs = np.log(np.where(positive, left, 1.0))
     middle = np.median(logs[positive])
     spread = 1.4826 * float(np.median(np.abs(logs[positive] - middle)))
@@ -140,52 +175,58 @@ def residual_scores(D: Floats, r: int) -> Floats:
 
 def outliers(D: Floats, order: NDArray[np.integer], r: int) -> list[Doubt]:
     """Pairs, of those in `order`, that differ by much more than the others beside their common directions."""
+    return far_out(residual_scores(D[order], r), order)
+
+
+def far_out(scores: Floats, order: NDArray[np.integer]) -> list[Doubt]:
+    """Doubts of the pairs `order` whose `scores` are too large; none of fewer than eight pairs."""
     if len(order) < 8:
         return []
-    scores = residual_scores(D[order], r)
     return [
         Doubt(
             int(order[j]),
             "outlier",
             float(scores[j]),
             f"what it changes beside the common directions is {scores[j]:.1f} robust deviations too large",
+            float(scores[j]) / OUTLIER_Z,
         )
         for j in np.flatnonzero(scores > OUTLIER_Z)
     ]
 
 
-def leverages(left: Floats, r: int) -> Floats:
+def leverages(D: Floats, found: Spectrum, r: int) -> Floats:
     """How much each pair decides of the first r directions: 0 to 1, r / k on average."""
-    return np.asarray((left[:, :r] ** 2).sum(axis=1))
+    return np.asarray(((D @ found.top(r) / found.values[:r]) ** 2).sum(axis=1))
 
 
-def dominating(left: Floats, r: int) -> list[Doubt]:
+def dominating(leverage: Floats, r: int) -> list[Doubt]:
     """Pairs that decide far more than their share of the first r directions.
 
     That is, four times their share, and more than the largest of k chi-squared variables with r degrees of
     freedom is once in a hundred times: with one direction one clean pair in twenty has four times its share.
     """
-    k = len(left)
+    k = len(leverage)
     if r < 1 or k < 8 * r:
         return []
-    scores = leverages(left, r) * k / r
+    scores = leverage * k / r
+    limit = max(DOMINATES, float(chi2.isf(0.01 / k, r)) / r)
     return [
         Doubt(
             int(j),
             "dominates",
             float(scores[j]),
             f"decides {scores[j]:.1f} times its share of the first {r} direction{'s' if r > 1 else ''}",
+            float(scores[j]) / limit,
         )
-        for j in np.flatnonzero(scores > max(DOMINATES, float(chi2.isf(0.01 / k, r)) / r))
+        for j in np.flatnonzero(scores > limit)
     ]
 
 
-def bend(D: Floats, directions: Floats, r: int) -> float:
-    """How far the first r directions move when no pair counts more than the median pair: 0 to 1."""
-    if r < 1:
+def bend(robust: Floats, directions: Floats, r: int) -> float:
+    """How far the first r directions lie from the `robust` ones, (d, r) or more: 0 to 1."""
+    if r < 1 or robust.shape[1] < 1:
         return 0.0
-    robust = spectrum(winsorize(D)).top(r)
-    shared = float((np.linalg.svd(directions[:, :r].T @ robust, compute_uv=False) ** 2).mean())
+    shared = float(((directions[:, :r].T @ robust) ** 2).sum() / r)
     return float(np.sqrt(max(0.0, 1.0 - shared)))
 
 
@@ -193,6 +234,8 @@ def label_changing(
     D: Floats, labels: NDArray[np.integer], probe: Floats, X: Floats, y: NDArray[np.integer]
 ) -> list[Doubt]:
     """Pairs over which a probe's logit moves by more than half of the distance between the labels.
+
+    And by more than three robust deviations beyond the other pairs: a probe on few items reads noise too.
 
     Parameters
     ----------
@@ -217,13 +260,16 @@ def label_changing(
         if gap <= 0.0:
             continue
         moves = np.abs(D @ weights) / gap
+        middle = float(np.median(moves))
+        limit = max(LABEL_MOVE, middle + LABEL_Z * 1.4826 * float(np.median(np.abs(moves - middle))))
         found += [
             Doubt(
                 int(j),
                 "label-changing",
                 float(moves[j]),
                 f"moves the label's score by {moves[j]:.0%} of the distance between labels",
+                float(moves[j]) / limit,
             )
-            for j in np.flatnonzero((labels == name) & (moves > LABEL_MOVE))
+            for j in np.flatnonzero((labels == name) & (moves > limit))
         ]
     return found

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cfpairs.quality.reliability import implied_strength, squared_cosines
 from cfpairs.quality.result import ForecastRow, SplitHalf
 
-__all__ = ["expected_misalignment", "forecast_rows", "pairs_needed", "unspread"]
+__all__ = ["expected_misalignment", "forecast_rows", "joined", "pairs_needed", "unspread"]
 
 Floats = NDArray[np.float64]
 
@@ -67,8 +67,26 @@ def pairs_needed(strength: float, d: int, misalignment: float) -> float:
     return d * (1.0 + strength * (1.0 - tau)) / (tau * strength**2)
 
 
-def forecast_rows(halves: SplitHalf | None, k: int, d: int) -> tuple[ForecastRow, ...]:
+def joined(one: float, other: float) -> float:
+    """Misalignment after two independent turns: the squared cosines multiply.
+
+    Examples
+    --------
+    >>> round(joined(0.6, 0.8), 3), joined(0.3, 0.0)
+    (0.877, 0.3)
+    """
+    return one if other == 0.0 else float(np.sqrt(max(0.0, 1.0 - (1.0 - one**2) * (1.0 - other**2))))
+
+
+def forecast_rows(halves: SplitHalf | None, k: int, d: int, bend: float = 0.0) -> tuple[ForecastRow, ...]:
     """Misalignment of the directions that halves were compared by, for up to eight times the pairs.
+
+    Parameters
+    ----------
+    halves : SplitHalf or None
+    k, d : int
+    bend : float
+        How far a few long pairs turn the directions; that falls as noise does.
 
     Returns
     -------
@@ -80,7 +98,10 @@ def forecast_rows(halves: SplitHalf | None, k: int, d: int) -> tuple[ForecastRow
     rows = []
     for factor in (1, 2, 4, 8):
         middle, worse, better = (
-            expected_misalignment(implied_strength(cosine, k, d, halves.r), factor * k, d)
+            joined(
+                expected_misalignment(implied_strength(cosine, k, d, halves.r), factor * k, d),
+                bend / np.sqrt(factor),
+            )
             for cosine in (
                 halves.cosine,
                 max(0.0, halves.cosine - halves.spread),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,12 +12,16 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from cfpairs.errors import DataError
-from cfpairs.quality.rows import equal_rows
+from cfpairs.quality.moments import lengths_of
+from cfpairs.quality.rows import equal_sides
 
-__all__ = ["Inputs", "check_inputs"]
+__all__ = ["MANY", "Inputs", "check_inputs"]
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
+
+MANY = 8192
+"""From this number of pairs on they are read in blocks."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,7 @@ class Inputs:
     Attributes
     ----------
     D : ndarray of shape (k, d)
-    rounding : float
-        Relative precision of the type that D came in.
+        In float64; many pairs stay in the float type and the file that they came in.
     X : ndarray of shape (n, d) or None
     y, env : ndarray of shape (n,) or None
     a : ndarray of shape (k, d) or None
@@ -40,7 +43,8 @@ class Inputs:
     env_a, env_b : ndarray of shape (k,) or None
         Environments of the two sides, coded as `env` is.
     control : ndarray of shape (c, d) or None
-    probe : ndarray of shape (C, d) or None
+    makers : ndarray of shape (k,) or None
+        Codes of what made each pair.
     """
 
     D: Floats
@@ -54,7 +58,25 @@ class Inputs:
     env_a: Codes | None
     env_b: Codes | None
     control: Floats | None
-    probe: Floats | None
+    makers: Codes | None
+
+    def take(self, rows: NDArray[np.int64]) -> Inputs:
+        """Some of the pairs, in float64, with all items."""
+
+        def part(values: NDArray[Any] | None) -> Any:
+            return None if values is None else values[rows]
+
+        return replace(
+            self,
+            D=np.asarray(self.D[rows], dtype=np.float64),
+            a=None if self.a is None else np.asarray(self.a[rows], dtype=np.float64),
+            labels=part(self.labels),
+            clusters=self.clusters[rows],
+            pair_ids=tuple(self.pair_ids[i] for i in rows),
+            env_a=part(self.env_a),
+            env_b=part(self.env_b),
+            makers=part(self.makers),
+        )
 
     @property
     def b(self) -> Floats | None:
@@ -90,7 +112,7 @@ def check_inputs(
     pair_ids: Sequence[object] | None,
     pair_envs: ArrayLike | tuple[ArrayLike, ArrayLike] | None,
     control: ArrayLike | None,
-    probe: ArrayLike | None,
+    makers: ArrayLike | None,
 ) -> Inputs:
     """Check shapes and values.
 
@@ -100,12 +122,12 @@ def check_inputs(
         If a shape does not fit or a value is not finite; the message names how many pairs and which.
     """
     names = None if pair_ids is None else tuple(str(name) for name in pair_ids)
-    differences = _matrix(D, "the pair differences", "pairs", names)
+    differences = _matrix(D, "the pair differences", "pairs", names, lazy=True)
     k, d = differences.shape
     ids = names if names is not None else tuple(str(i) for i in range(k))
     _length("pair_ids", len(ids), k, "pairs")
     items = None if X is None else _matrix(X, "the training items", "items", None, columns=d)
-    sides = None if a is None else _matrix(a, "the a sides of the pairs", "pairs", ids, columns=d)
+    sides = None if a is None else _matrix(a, "the a sides of the pairs", "pairs", ids, columns=d, lazy=True)
     if sides is not None:
         _length("a", len(sides), k, "pairs")
     n = 0 if items is None else len(items)
@@ -125,17 +147,21 @@ def check_inputs(
         env_a=envs[1],
         env_b=envs[2],
         control=None if control is None else _matrix(control, "the control pairs", "pairs", None, columns=d),
-        probe=None
-        if probe is None
-        else _matrix(np.atleast_2d(probe), "the probe's weights", "rows", None, columns=d),
+        makers=_codes(("makers", makers, k))[0],
     )
 
 
 def _matrix(
-    values: ArrayLike, what: str, unit: str, names: Sequence[str] | None, *, columns: int | None = None
+    values: ArrayLike,
+    what: str,
+    unit: str,
+    names: Sequence[str] | None,
+    *,
+    columns: int | None = None,
+    lazy: bool = False,
 ) -> Floats:
     try:
-        matrix = np.asarray(values, dtype=np.float64)
+        matrix = values if lazy and _is_large(values) else np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} are not numbers", expected="a matrix with one row for each") from error
     if matrix.ndim != 2 or matrix.shape[1] == 0:
@@ -149,7 +175,10 @@ def _matrix(
             expected=f"{columns} dimensions",
             remedy="embed both with the same encoder",
         )
-    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(matrix) <= MANY:
+        bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    else:  # squares overflow only where the values are beyond use
+        bad = np.flatnonzero(~np.isfinite(lengths_of(matrix)))
     if bad.size:
         known = names is not None and len(names) == len(matrix)
         shown = ", ".join(names[i] if known and names is not None else str(i) for i in bad[:5])
@@ -160,6 +189,16 @@ def _matrix(
             remedy=f"leave these {unit} out or embed them again",
         )
     return matrix
+
+
+def _is_large(values: ArrayLike) -> TypeGuard[NDArray[Any]]:
+    """Whether these are many rows of floats, which stay in the type and the file that they are in."""
+    return (
+        isinstance(values, np.ndarray)
+        and values.ndim == 2
+        and values.dtype.kind == "f"
+        and len(values) > MANY
+    )
 
 
 def _length(name: str, got: int, expected: int, unit: str) -> None:
@@ -208,7 +247,7 @@ def _clusters(given: ArrayLike | None, k: int, differences: Floats, a: Floats | 
         edges.append(np.unique(array.astype(str), return_inverse=True)[1])
     if a is not None and k:
         # One code for a vector wherever it stands, so that it joins pairs across the sides.
-        equal = equal_rows(np.concatenate([a, a - differences])) + k
+        equal = equal_sides(a, differences) + k
         edges.extend([equal[:k], equal[k:]])
     if not edges:
         return np.arange(k)

@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from cfpairs.quality.forecast import unspread
+from cfpairs.quality.moments import FOLDS, PairMoments
 from cfpairs.quality.noise import edge
 from cfpairs.quality.reliability import signal_strengths
+from cfpairs.quality.rows import by_appearance
+from cfpairs.quality.streaming import top_directions
 
-__all__ = ["count_above", "rank_interval", "simulate_squares"]
+__all__ = [
+    "count_above",
+    "direction_frequency",
+    "moment_frequency",
+    "rank_interval",
+    "simulate_squares",
+]
 
 Floats = NDArray[np.float64]
 
 _DENSE = 300
+_CHANCE = 0.05
+_KEPT, _REPEATS = 0.8, 10
 _MARGIN = 12  # directions looked at beyond the planted ones
 
 
@@ -36,8 +46,9 @@ def rank_interval(
     """Reflected 90 % interval for the number of directions that k pairs can show.
 
     Differences with `rank` directions of the strengths found, less the spread that sampling gives them, and
-    isotropic noise are drawn and counted; with 5 % and 95 % quantiles q of the counts it is ``[2 rank -
-    q95, 2 rank - q5]``. The plain quantiles cover the truth 0-25 % of the time, the reflected ones 50-92 %.
+    isotropic noise are drawn and counted; large ones by the `rank` x `rank` sketch of their signal. With 5 %
+    and 95 % quantiles q of the counts it is ``[2 rank - q95, 2 rank - q5]``. The plain quantiles cover the
+    truth 0-25 % of the time, the reflected ones 50-92 %.
     Directions too weak to be detected at this number of pairs are in neither.
 
     Parameters
@@ -50,24 +61,45 @@ def rank_interval(
     rank : int
     rng : numpy.random.Generator
     draws : int, optional
-        Number of simulations; by default 40, or 12 for matrices over 300 on the short side.
+        Number of simulations; by default 40, or 100 sketches for matrices over 300 on the short side. 0
+        leaves the interval out: it is then `rank` alone.
 
     Returns
     -------
     tuple of int
         Always holds `rank`.
     """
-    if sigma <= 0.0 or min(k, d) < 4:
+    if sigma <= 0.0 or min(k, d) < 4 or draws == 0:
         return rank, rank
     strengths = unspread(signal_strengths(values[:rank], sigma, k, d), k)
-    repeats = draws if draws is not None else 40 if min(k, d) <= _DENSE else 12
-    counts = [count_above(simulate_squares(strengths, k, d, rng), k, d) for _ in range(repeats)]
+    if min(k, d) <= _DENSE:
+        counts = [count_above(simulate_squares(strengths, k, d, rng), k, d) for _ in range(draws or 40)]
+    else:
+        counts = [_sketched_count(strengths, k, d, rng) for _ in range(draws or 100)]
     low, high = np.quantile(counts, [0.05, 0.95])
     limit = min(k, d)
     return (
         int(max(0, min(rank, np.floor(2 * rank - high)))),
         int(min(limit, max(rank, np.ceil(2 * rank - low)))),
     )
+
+
+def _sketched_count(strengths: Floats, k: int, d: int, rng: np.random.Generator) -> int:
+    """Count in a simulation of the signal's coordinates alone.
+
+    The noise beside them acts on their squared singular values l as it does in the limit of large matrices,
+    ``l -> l (1 + gamma / (l - 1))`` in units of k (Benaych-Georges and Nadakuditi 2012).
+    """
+    r, gamma = len(strengths), d / k
+    above = int(rng.random() < _CHANCE)  # the edge is passed by noise so often
+    if r == 0:
+        return above
+    scale = np.sqrt(strengths + 1.0)
+    seen = np.linalg.eigvalsh(np.outer(scale, scale) * _wishart(r, k, rng) / k)[::-1] - 1.0
+    found = seen > np.sqrt(gamma)
+    squares = np.where(found, k * (1.0 + seen) * (1.0 + gamma / np.where(found, seen, 1.0)), 0.0)
+    passed = [np.sqrt(square) > edge(k, d, i) for i, square in enumerate(squares)]
+    return above + (int(np.flatnonzero(passed)[-1]) + 1 if any(passed) else 0)
 
 
 def simulate_squares(strengths: Floats, k: int, d: int, rng: np.random.Generator) -> Floats:
@@ -84,16 +116,7 @@ def simulate_squares(strengths: Floats, k: int, d: int, rng: np.random.Generator
         gram = _wishart(d, k, rng)
         scale = np.sqrt(np.concatenate([strengths + 1.0, np.ones(d - r)]))
         gram *= np.outer(scale, scale)
-    size = len(gram)
-    wanted = r + _MARGIN
-    if size > max(_DENSE, 3 * wanted):
-        try:
-            start = np.full(size, 1.0 / np.sqrt(size))
-            top = eigsh(gram, k=wanted, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)
-            return np.append(np.sort(top)[::-1], np.trace(gram))
-        except ArpackNoConvergence:
-            pass
-    return np.append(np.linalg.eigvalsh(gram)[::-1][:wanted], np.trace(gram))
+    return np.append(np.linalg.eigvalsh(gram)[::-1][: r + _MARGIN], np.trace(gram))
 
 
 def _wishart(size: int, freedom: int, rng: np.random.Generator) -> Floats:
@@ -128,3 +151,58 @@ def count_above(squares: Floats, k: int, d: int) -> int:
         if np.sqrt(top[candidate - 1]) > sigma * edge(k, d, candidate - 1):
             count = candidate
     return count
+
+
+def direction_frequency(
+    D: Floats, directions: Floats, level: float, clusters: NDArray[np.integer], rng: np.random.Generator
+) -> Floats:
+    """Share of subsamples of 80 % of the pairs, without replacement, in which each direction is found again.
+
+    It is found where more than half of its squared length lies in what the subsample has above the level of
+    noise (Taeb, Shah and Chandrasekaran 2020).
+
+    Parameters
+    ----------
+    D : ndarray of shape (k, d)
+    directions : ndarray of shape (d, r)
+        Of all pairs.
+    level : float
+        Singular value that noise reaches in all pairs.
+    clusters : ndarray of shape (k,)
+        Pairs of one cluster share a source and stay together.
+    rng : numpy.random.Generator
+    """
+    k, d = D.shape
+    r = directions.shape[1]
+    codes = by_appearance(clusters)
+    count = int(codes.max(initial=-1)) + 1
+    if r == 0 or count < 5:
+        return np.zeros(0)
+    scores = D @ directions
+    gram = D @ D.T if k <= d else None
+    hits = np.zeros(r)
+    for _ in range(_REPEATS):
+        rows = np.flatnonzero(np.isin(codes, rng.permutation(count)[: int(np.ceil(_KEPT * count))]))
+        limit = level * edge(len(rows), d) / edge(k, d)
+        if gram is not None:
+            squares, weights = np.linalg.eigh(gram[np.ix_(rows, rows)])
+            above = squares > max(limit**2, 1e-12 * float(squares[-1]))
+            overlap = scores[rows].T @ (weights[:, above] / np.sqrt(squares[above]))
+        else:
+            squares, vectors = np.linalg.eigh(D[rows].T @ D[rows])
+            overlap = directions.T @ vectors[:, squares > limit**2]
+        hits += (overlap**2).sum(axis=1) > 0.5
+    return hits / _REPEATS
+
+
+def moment_frequency(moments: PairMoments, directions: Floats, start: Floats) -> Floats:
+    """The same with each sixth of the pairs left out in turn, by as many directions as there are."""
+    r = directions.shape[1]
+    if r == 0:
+        return np.zeros(0)
+    hits = np.zeros(r)
+    for fold in range(FOLDS):
+        others = [other for other in range(FOLDS) if other != fold]
+        found = top_directions(moments.robust_gram(others), r, start)
+        hits += ((directions.T @ found) ** 2).sum(axis=1) > 0.5
+    return hits / FOLDS

@@ -2,36 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky
+from scipy.linalg import solve_triangular
 
 from cfpairs.quality.interval import rank_interval
-from cfpairs.quality.metric import Metric
-from cfpairs.quality.noise import NoiseFit, bulk_misfit, fit_noise, sigma_tail
-from cfpairs.quality.rank import flip_rank, winsorize
-from cfpairs.quality.spectrum import Spectrum, spectrum
+from cfpairs.quality.metric import SPECTRUM_SHRINKAGE, Metric, spread_of_control
+from cfpairs.quality.moments import PairMoments
+from cfpairs.quality.noise import NoiseFit, bulk_misfit, edge, f_edge, fit_noise, sigma_tail
+from cfpairs.quality.rank import FlipRank, flip_rank, winsorize
+from cfpairs.quality.reliability import cosines, signal_strengths
+from cfpairs.quality.result import MetricFit, RankChecks
+from cfpairs.quality.spectral_checks import bulk_squared_cosines, gavish_donoho_rank, screenot_rank
+from cfpairs.quality.spectrum import Spectrum, spectrum, spectrum_of_moment
+from cfpairs.quality.streaming import many_flips_rank
 
-__all__ = ["Measured", "measure"]
+__all__ = ["Measured", "Yardstick", "measure", "measure_moments", "yardsticks"]
 
 Floats = NDArray[np.float64]
 
 CONTROL_PAIRS = 20  # fewer control pairs say nothing about the shape of the noise
+_ENOUGH_CONTROL = 50  # times d: from there on the metric is as good as known
+
+
+class Yardstick(NamedTuple):
+    """A metric for the differences, and what is known of noise in it.
+
+    Attributes
+    ----------
+    metric : Metric or None
+        None for coordinates as embedded.
+    widening : float
+        Factor by which noise passes its edge, as the metric was learned from samples.
+    sigma : float or None
+        Noise per dimension that control pairs show in it.
+    """
+
+    metric: Metric | None
+    widening: float = 1.0
+    sigma: float | None = None
 
 
 @dataclass(frozen=True)
 class Measured:
     """Spectrum, noise and rank of the sound pairs in one metric; see `PairQuality` for the fields.
 
-    `edge_rank` counts singular values over the edge of isotropic noise instead.
+    Attributes
+    ----------
+    found : Spectrum
+        In that metric.
+    yardstick : Yardstick
+    edge_rank : int
+        Singular values over the edge of isotropic noise.
+    by_model, by_bulk : ndarray of shape (rank,) or None
+        Cosine of each direction by isotropic noise, and by noise as the rest of the spectrum has it.
     """
 
     metric: str
-    n_pairs: int
-    dim: int
-    values: Floats
+    metrics: tuple[MetricFit, ...]
+    found: Spectrum
+    yardstick: Yardstick
     sigma: float | None
     edge: float | None
     noise_share: float | None
@@ -39,9 +73,54 @@ class Measured:
     interval: tuple[int, int]
     confident: bool
     edge_rank: int
+    strengths: Floats
+    checks: RankChecks
+    by_model: Floats
+    by_bulk: Floats | None
+
+    @property
+    def values(self) -> Floats:
+        """Singular values, largest first."""
+        return self.found.values
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of pairs measured."""
+        return self.found.n_pairs
+
+    @property
+    def dim(self) -> int:
+        """Number of dimensions."""
+        return self.found.dim
 
 
-def measure(D: Floats, groups: Metric | None, control: Floats | None, seed: int) -> Measured:
+def yardsticks(
+    groups: Metric | None, control: Floats | None, k: int, d: int, widening: float = 1.0
+) -> dict[str, Yardstick]:
+    """Metrics that k pairs may be measured in; `widening` is that of `groups`."""
+    sigma = None if control is None or not len(control) else float(np.sqrt((control**2).mean()))
+    found = {"identity": Yardstick(None, 1.0, sigma)}
+    if k > 2 and groups is not None:
+        found["within-group"] = Yardstick(
+            groups, widening, None if control is None or not len(control) else _rms(groups.whiten(control.T))
+        )
+    if k > 2 and control is not None and len(control) >= CONTROL_PAIRS and sigma:
+        scatter = spread_of_control(control)
+        many = len(control) >= 2 * d
+        metric = scatter.ridged(0.01) if many else scatter.metric(SPECTRUM_SHRINKAGE)
+        found["control"] = Yardstick(
+            metric, _f_widening(k, d, len(control)) if many else 1.0, 1.0 if many else None
+        )
+    return found
+
+
+def _rms(matrix: Floats) -> float:
+    return float(np.sqrt((matrix**2).mean()))
+
+
+def measure(
+    D: Floats, choices: dict[str, Yardstick], seed: int, *, draws: int | None = None, flips: int | None = None
+) -> Measured:
     """Measure the differences as they are or in units of ordinary variation, whichever fits better.
 
     Embeddings of images vary along some axes ten times more than along others. Pairs of such embeddings
@@ -53,61 +132,143 @@ def measure(D: Floats, groups: Metric | None, control: Floats | None, seed: int)
     ----------
     D : ndarray of shape (k, d)
         Sound pairs in canonical order.
-    groups : Metric or None
-    control : ndarray of shape (c, d) or None
+    choices : dict of str to Yardstick
+        From `yardsticks`.
     seed : int
+    draws, flips : int, optional
+        Simulations behind the interval (0 leaves it out), and sign flips for each level.
     """
-    candidates = {"identity": D}
-    if len(D) > 2 and groups is not None:
-        candidates["within-group"] = groups.whiten(D.T).T
-    if len(D) > 2 and control is not None and len(control) >= CONTROL_PAIRS:
-        candidates["control"] = _whiten_by(control, D)
-    spectra = {name: spectrum(matrix) for name, matrix in candidates.items()}
-    fits = {name: fit_noise(found) for name, found in spectra.items()}
-    name = min(candidates, key=lambda n: _misfit(spectra[n], fits[n]))
-    return _in_metric(name, candidates[name], spectra[name], fits[name], seed)
+    matrices = {name: D if c.metric is None else c.metric.whiten(D.T).T for name, c in choices.items()}
+    spectra = {name: spectrum(matrix) for name, matrix in matrices.items()}
+    name, fits, misfits = _choose(spectra, choices)
+    rng = np.random.default_rng([seed, 1])
+
+    def count(fit: NoiseFit) -> FlipRank:
+        own = winsorize(matrices[name])
+        return flip_rank(own, rng, above_edge=fit.rank, flips=flips, widening=choices[name].widening)
+
+    return _in_metric(name, misfits, spectra[name], choices[name], fits[name], count, rng, draws)
 
 
-def _misfit(found: Spectrum, fit: NoiseFit) -> float:
+def measure_moments(
+    moments: PairMoments,
+    plain: Spectrum,
+    robust: Spectrum,
+    choices: dict[str, Yardstick],
+    seed: int,
+    *,
+    draws: int | None = None,
+) -> Measured:
+    """The same from sums over the pairs; sign flips are replaced by their limit for many pairs.
+
+    `plain` and `robust` are the spectra of all pairs as embedded, and with long ones shortened.
+    """
+    spectra = {
+        name: plain
+        if choice.metric is None
+        else spectrum_of_moment(_whitened(moments.gram(), choice.metric), moments.n_pairs)
+        for name, choice in choices.items()
+    }
+    name, fits, misfits = _choose(spectra, choices)
+    metric = choices[name].metric
+
+    def count(fit: NoiseFit) -> FlipRank:
+        own = moments.robust_gram() if metric is None else _whitened(moments.robust_gram(), metric)
+        shortened = robust if metric is None else spectrum_of_moment(own, moments.n_pairs)
+        widening = choices[name].widening
+        return many_flips_rank(shortened, own, moments.even_pairs, above_edge=fit.rank, widening=widening)
+
+    rng = np.random.default_rng([seed, 1])
+    return _in_metric(name, misfits, spectra[name], choices[name], fits[name], count, rng, draws)
+
+
+def _whitened(gram: Floats, metric: Metric) -> Floats:
+    once = metric.whiten(gram)
+    return np.asarray(solve_triangular(metric.factor, once.T, lower=True, check_finite=False))
+
+
+def _choose(
+    spectra: dict[str, Spectrum], choices: dict[str, Yardstick]
+) -> tuple[str, dict[str, NoiseFit], tuple[MetricFit, ...]]:
+    fits = {name: fit_noise(found, choices[name].widening) for name, found in spectra.items()}
+    # As much is taken for signal in every metric: whatever is left of uneven noise looks even in the end.
+    signal = min((fit.rank for fit in fits.values() if fit.sigma > 0.0), default=0)
+    misfits = {name: _misfit(spectra[name], fits[name], signal) for name in spectra}
+    name = min(misfits, key=lambda n: misfits[n])
+    return name, fits, tuple(MetricFit(n, float(misfit)) for n, misfit in misfits.items())
+
+
+def _f_widening(k: int, d: int, samples: int) -> float:
+    """How far a metric learned from samples of noise spreads other noise beyond the edge of even noise."""
+    if samples >= _ENOUGH_CONTROL * d or k == 0:
+        return 1.0
+    c = d / samples
+    # Sigma is fitted to the energy of the noise, which the metric raises by 1 / (1 - c).
+    return float(np.sqrt(f_edge(d / k, c) * (1.0 - c) / f_edge(d / k, 0.0)))
+
+
+def _misfit(found: Spectrum, fit: NoiseFit, signal: int) -> float:
     """How far the bulk is from that of even noise; at most a quarter of the values may be signal here."""
     k, d = found.n_pairs, found.dim
     if fit.sigma == 0.0:
         return 0.0
-    return bulk_misfit(found.values, k, d, min(fit.rank, min(k, d) // 4))
+    return bulk_misfit(found.values, k, d, min(signal, min(k, d) // 4))
 
 
-def _whiten_by(control: Floats, D: Floats) -> Floats:
-    """Differences in units of the control pairs' spread, with 1 % of its mean added in every dimension."""
-    d = D.shape[1]
-    covariance = control.T @ control / len(control)
-    level = float(np.trace(covariance)) / d
-    if level <= 0.0:
-        return D
-    covariance.flat[:: d + 1] += 0.01 * level
-    return Metric(np.asarray(cholesky(covariance, lower=True)), 0.01, 0.0).whiten(D.T).T
-
-
-def _in_metric(name: str, D: Floats, found: Spectrum, fit: NoiseFit, seed: int) -> Measured:
-    k, d = D.shape
-    if found.numerical_rank == 0:
-        return Measured(name, k, d, found.values, None, None, None, 0, (0, 0), False, 0)
-    if fit.sigma == 0.0:  # no noise: every direction is signal
-        rank = found.numerical_rank
-        return Measured(name, k, d, found.values, 0.0, fit.edge, 0.0, rank, (rank, rank), fit.confident, rank)
-    rng = np.random.default_rng([seed, 1])
-    flips = flip_rank(winsorize(D), rng, above_edge=fit.rank)
-    sigma = sigma_tail(found.values, k, d, flips.rank)
-    share = min(1.0, sigma**2 * k * d / float((found.values**2).sum()))
+def _in_metric(
+    name: str,
+    metrics: tuple[MetricFit, ...],
+    found: Spectrum,
+    choice: Yardstick,
+    fit: NoiseFit,
+    count: Callable[[NoiseFit], FlipRank],
+    rng: np.random.Generator,
+    draws: int | None,
+) -> Measured:
+    k, d = found.n_pairs, found.dim
+    values, full = found.values, found.numerical_rank
+    confident = fit.confident
+    interval: tuple[int, int] | None = None
+    if full == 0:
+        rank, sigma, level, share, interval, confident = 0, None, None, None, (0, 0), False
+    elif fit.sigma == 0.0:  # no noise: every direction is signal
+        rank, sigma, level, share, interval = full, 0.0, fit.edge, 0.0, (full, full)
+    else:
+        counted = count(fit)
+        rank, level = counted.rank, counted.edge
+        confident = min(k, d) >= 2 * rank + 2 and min(k, d) > 4
+        sigma = sigma_tail(values, k, d, rank)
+        if not confident and choice.sigma:  # too few pairs to see the noise, but control pairs show it
+            sigma = choice.sigma
+            level = sigma * edge(k, d) * choice.widening
+            rank = int((values[:full] > level).sum())
+            confident = True
+        share = min(1.0, sigma**2 * k * d / float((values**2).sum()))
+        interval = rank_interval(values, sigma, k, d, rank, rng, draws=draws)
+    known = sigma if sigma else 0.0
+    bulk = bulk_squared_cosines(values, rank, k, d) if known else None
     return Measured(
         metric=name,
-        n_pairs=k,
-        dim=d,
-        values=found.values,
+        metrics=metrics,
+        found=found,
+        yardstick=choice,
         sigma=sigma,
-        edge=flips.edge,
+        edge=level,
         noise_share=share,
-        rank=flips.rank,
-        interval=rank_interval(found.values, sigma, k, d, flips.rank, rng),
-        confident=min(k, d) >= 2 * flips.rank + 2 and min(k, d) > 4,
-        edge_rank=fit.rank,
+        rank=rank,
+        interval=interval,
+        confident=confident,
+        edge_rank=fit.rank if full else 0,
+        strengths=signal_strengths(values[:rank], known, k, d) if known else np.full(rank, np.inf),
+        checks=RankChecks(
+            sign_flips=rank,
+            tracy_widom=fit.rank if full else 0,
+            gavish_donoho=gavish_donoho_rank(values, k, d) if known else full,
+            screenot=screenot_rank(values, k, d, max(1, min(2 * rank + 2, (min(k, d) - 2) // 2)))
+            if known
+            else None,
+            numerical=full,
+        ),
+        by_model=cosines(values[:rank], known, k, d),
+        by_bulk=None if bulk is None else np.sqrt(bulk),
     )

@@ -10,14 +10,13 @@ from scipy.linalg import cholesky, solve_triangular
 
 from cfpairs.quality.contrasts import group_rows
 
-__all__ = ["LABEL_SHRINKAGE", "SPECTRUM_SHRINKAGE", "Metric", "Scatter", "within_groups"]
+__all__ = ["LABEL_SHRINKAGE", "SPECTRUM_SHRINKAGE", "Metric", "Scatter", "spread_of_control", "within_groups"]
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.integer]
 
 # Shrinkage where there are few items for the dimensions. For the label it is strong, as the ridge of probes
-# that do well
-# on so few items is; for the spectrum, just enough to keep the inverse from being noise.
+# that do well on so few items is; for the spectrum, just enough to keep the inverse from being noise.
 LABEL_SHRINKAGE, SPECTRUM_SHRINKAGE = 0.5, 0.1
 
 
@@ -73,6 +72,19 @@ class Scatter:
         shrunk.flat[:: d + 1] += weight * float(np.trace(self.covariance)) / d
         factor = cholesky(shrunk, lower=True, overwrite_a=True, check_finite=False)
         return Metric(np.asarray(factor), weight, (1.0 - weight) / self.freedom)
+
+    def ridged(self, share: float) -> Metric:
+        """The covariance with `share` of its mean variance added in every dimension, and not shrunk."""
+        d = len(self.covariance)
+        covariance = self.covariance.copy()
+        covariance.flat[:: d + 1] += share * float(np.trace(covariance)) / d
+        return Metric(np.asarray(cholesky(covariance, lower=True)), 0.0, 1.0 / self.freedom)
+
+
+def spread_of_control(control: Floats) -> Scatter:
+    """Second moment of the differences of control pairs, which are noise alone; (c, d), not all zero."""
+    covariance = control.T @ control / len(control)
+    return Scatter(covariance, len(control), _ledoit_wolf(control, covariance))
 
 
 def within_groups(X: Floats, y: Codes, env: Codes | None = None) -> Scatter | None:

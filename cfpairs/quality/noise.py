@@ -31,6 +31,7 @@ __all__ = [
     "NoiseFit",
     "bulk_misfit",
     "edge",
+    "f_edge",
     "fit_noise",
     "hard_threshold",
     "median_marchenko_pastur",
@@ -131,6 +132,20 @@ def edge(k: int, d: int, r: int = 0, level: float = 0.05) -> float:
     return float(np.sqrt((a + b) ** 2 + TRACY_WIDOM_QUANTILES[level] * spread))
 
 
+def f_edge(gamma: float, c: float) -> float:
+    """Largest eigenvalue of the covariance of whitened noise, where the whitening came from samples too.
+
+    With ``gamma = d / k`` for the pairs and ``c = d / n`` for the n samples that the metric was learned from
+    it is ``((1 + sqrt(gamma + c - gamma c)) / (1 - c))^2``; c = 0 gives Marchenko and Pastur's.
+
+    Examples
+    --------
+    >>> f_edge(1.0, 0.0), round(f_edge(0.5, 0.2), 3)
+    (4.0, 4.921)
+    """
+    return float(((1.0 + np.sqrt(gamma + c - gamma * c)) / (1.0 - c)) ** 2)
+
+
 @dataclass(frozen=True)
 class NoiseFit:
     """Isotropic noise and what stands above it.
@@ -156,7 +171,7 @@ class NoiseFit:
     confident: bool
 
 
-def fit_noise(found: Spectrum) -> NoiseFit:
+def fit_noise(found: Spectrum, widening: float = 1.0) -> NoiseFit:
     """Fit isotropic noise to the tail of the spectrum, together with the number of directions above it.
 
     Starting from the median estimate, the directions over the edge are taken out and sigma is computed
@@ -169,6 +184,8 @@ def fit_noise(found: Spectrum) -> NoiseFit:
     Parameters
     ----------
     found : Spectrum
+    widening : float
+        Factor of the edge, for a metric that was learned from samples.
 
     Returns
     -------
@@ -188,11 +205,11 @@ def fit_noise(found: Spectrum) -> NoiseFit:
     above = 0
     while True:
         passed = above
-        while passed < rank - 1 and values[passed] > sigma * edge(k, d, passed):
+        while passed < rank - 1 and values[passed] > widening * sigma * edge(k, d, passed):
             passed += 1
         tail = min(sigma, sigma_tail(values, k, d, passed))
         if passed == above and tail >= sigma:
             break
         above, sigma = passed, tail
     share = min(1.0, sigma**2 * k * d / total)
-    return NoiseFit(sigma, sigma * edge(k, d), share, above, rank >= 2 * above + 2 and rank > 2)
+    return NoiseFit(sigma, widening * sigma * edge(k, d), share, above, rank >= 2 * above + 2 and rank > 2)

@@ -21,14 +21,15 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from cfpairs.quality.spectrum import Spectrum, spectrum
 
-__all__ = ["FlipRank", "flip_rank", "gram_norm", "winsorize"]
+__all__ = ["ONE_COORDINATE", "FlipRank", "flip_margin", "flip_rank", "gram_norm", "winsorize"]
 
 Floats = NDArray[np.float64]
 
 _STANDARD_DEVIATIONS = (
     2.547  # the 99 % point of the Tracy-Widom law, in its own standard deviations from its mean
 )
-_ONE_COORDINATE = 0.7
+ONE_COORDINATE = 0.7
+"""Sum of fourth powers from which on a direction counts as lying along one coordinate."""
 _DIRECT = 48  # below this size a dense eigenvalue solver is the faster one
 
 
@@ -94,13 +95,14 @@ def flip_rank(
     flips: int | None = None,
     max_rank: int | None = None,
     above_edge: int = 0,
+    widening: float = 1.0,
 ) -> FlipRank:
     """Count the directions that are stronger than sign-flipped differences, taking them out one by one.
 
-    For a number of directions r the after them is flipped a few times; the mean largest squared singular
-    value, raised to the 99 % point of its Tracy-Widom fluctuation and corrected for the entries that r
-    directions use up, is the level that singular value r + 1 must pass. The r at which it no longer does is
-    found by doubling and halving.
+    For a number of directions r what is left after them is flipped a few times; the mean largest squared
+    singular value, raised to the 99 % point of its Tracy-Widom fluctuation and corrected for the entries that
+    r directions use up, is the level that singular value r + 1 must pass. The first that does not is the
+    end: with uneven noise, taking out directions of noise would let further ones pass.
 
     Parameters
     ----------
@@ -118,6 +120,8 @@ def flip_rank(
         Number of singular values over the edge of isotropic noise. Of these, directions along a single
         coordinate (``sum q^4 > .7``) count without flips, which keep the length of every column and so cannot
         tell them from noise.
+    widening : float
+        Factor of the level, for a metric that was learned from samples.
 
     Returns
     -------
@@ -136,31 +140,18 @@ def flip_rank(
     if limit == 0:
         return FlipRank(0, 0.0)
     repeats = (10 if k * d <= 400_000 else 6 if k * d <= 2_000_000 else 3) if flips is None else flips
-    levels: dict[int, float] = {}
-
-    def passes(r: int) -> bool:
-        """Whether direction r + 1 is stronger than what flips of the residual after r directions show."""
-        if (d - r) * (k - r) <= 0:
-            return False
-        if r < above_edge and float((found.directions[:, r] ** 4).sum()) > _ONE_COORDINATE:
-            return True
-        levels[r] = _level(matrix, found, r, repeats, rng)
-        return bool(found.values[r] > levels[r])
-
-    low, high = 0, 0  # directions up to low count; high is the first r known to fail
-    while high < limit and passes(high):
-        low, high = high + 1, 2 * high + 1
-    high = min(high, limit)
-    while low < high:
-        middle = (low + high) // 2
-        if passes(middle):
-            low = middle + 1
-        else:
-            high = middle
-    last = min(low, limit - 1)
-    if last not in levels:
-        levels[last] = _level(matrix, found, last, repeats, rng)
-    return FlipRank(low, levels[last])
+    r, level = 0, np.inf
+    while r < limit and (d - r) * (k - r) > 0:
+        lone = r < above_edge and float((found.directions[:, r] ** 4).sum()) > ONE_COORDINATE
+        # The level falls with r, so that what passes an earlier one need not be held against its own.
+        if not lone and found.values[r] <= level:
+            level = widening * _level(matrix, found, r, repeats, rng)
+            if found.values[r] <= level:
+                break
+        r += 1
+    if not np.isfinite(level):
+        level = widening * _level(matrix, found, min(r, limit - 1), repeats, rng)
+    return FlipRank(r, level)
 
 
 def _level(matrix: Floats, found: Spectrum, r: int, repeats: int, rng: np.random.Generator) -> float:
@@ -171,9 +162,15 @@ def _level(matrix: Floats, found: Spectrum, r: int, repeats: int, rng: np.random
     small = residual.astype(np.float32)
     top = np.mean([gram_norm(_flip(small, rng)) for _ in range(repeats)])
     a, b = np.sqrt(d), np.sqrt(k)
-    spread = 1.268 * (a + b) * (1.0 / a + 1.0 / b) ** (1.0 / 3.0) / (a + b) ** 2
     used = np.sqrt(d * k / ((d - r) * (k - r))) * (np.sqrt(d - r) + np.sqrt(k - r)) / (a + b)
-    return float(found.values[0] * np.sqrt(top * (1.0 + _STANDARD_DEVIATIONS * spread)) * used)
+    return float(found.values[0] * np.sqrt(top) * flip_margin(k, d) * used)
+
+
+def flip_margin(k: int, d: int, r: int = 0) -> float:
+    """The 99 % point of the largest singular value of noise over its mean, by the Tracy-Widom law."""
+    a, b = np.sqrt(d - r), np.sqrt(k - r)
+    spread = 1.268 * (1.0 / a + 1.0 / b) ** (1.0 / 3.0) / (a + b)
+    return float(np.sqrt(1.0 + _STANDARD_DEVIATIONS * spread))
 
 
 def _flip(matrix: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -13,30 +13,30 @@ rectangular random matrices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from cfpairs.quality.noise import fit_noise
 from cfpairs.quality.rank import winsorize
-from cfpairs.quality.result import SplitHalf
+from cfpairs.quality.result import SplitHalf, Wedin
 from cfpairs.quality.rows import by_appearance
 from cfpairs.quality.spectrum import spectrum
 
 __all__ = [
     "HalfSplitter",
-    "TermTwo",
+    "Halves",
     "artefact",
     "cosines",
     "distance",
     "implied_strength",
     "signal_strengths",
     "squared_cosines",
-    "term_two",
+    "wedin",
 ]
 
 Floats = NDArray[np.float64]
+
+_WEDIN = 1.0 - 1.0 / np.sqrt(2.0)
 
 
 def signal_strengths(values: Floats, sigma: float, k: int, d: int) -> Floats:
@@ -89,54 +89,20 @@ def distance(cosine: Floats) -> float | None:
     return float(np.sqrt(np.mean(np.clip(1.0 - np.asarray(cosine) ** 2, 0.0, None))))
 
 
-class HalfSplitter:
-    """Directions of random halves of the pairs, for any r, from one Gram matrix of the pairs.
+class Halves:
+    """Agreement of the directions of random halves of the pairs, for any number r of them.
 
     Parameters
     ----------
-    differences : ndarray of shape (k, d)
-        They are winsorised first.
-    rng : numpy.random.Generator
-    clusters : ndarray of shape (k,), optional
-        Pairs of one cluster share a source; they go to the same half.
-    repeats : int, optional
-        Number of halvings; by default 10, or 4 for more than 800 pairs.
-    max_rank : int
-        Largest r that will be asked for.
+    overlaps : list of ndarray
+        For each halving, cosines between the directions of one half (rows) and of the other (columns).
+    k, d : int
+        Number of pairs and of dimensions.
     """
 
-    def __init__(
-        self,
-        differences: NDArray[np.floating],
-        rng: np.random.Generator,
-        *,
-        clusters: NDArray[np.integer] | None = None,
-        repeats: int | None = None,
-        max_rank: int = 64,
-    ) -> None:
-        matrix = winsorize(differences)
-        repeats = repeats if repeats is not None else 10 if len(matrix) <= 800 else 4
-        self.shape = matrix.shape
-        k, d = self.shape
-        codes = np.arange(k) if clusters is None else by_appearance(clusters)
-        count = int(codes.max()) + 1 if k else 0
-        self.repeats = repeats
-        self._overlaps: list[Floats] = []
-        self.max_rank = min(max_rank, d, count // 2)
-        if count < 4 or self.max_rank < 1:
-            self.max_rank = 0
-            return
-        gram = matrix @ matrix.T if k <= 4 * d else None
-        for _ in range(repeats):
-            first = np.isin(codes, rng.permutation(count)[: count // 2])
-            one, two = np.flatnonzero(first), np.flatnonzero(~first)
-            if gram is None:
-                overlap = _top(matrix[one], self.max_rank).T @ _top(matrix[two], self.max_rank)
-            else:
-                left, right = _weights(gram, one, self.max_rank), _weights(gram, two, self.max_rank)
-                overlap = left.T @ gram[np.ix_(one, two)] @ right
-            self._overlaps.append(np.clip(overlap, -1.0, 1.0))
-            self.max_rank = min(self.max_rank, *overlap.shape)
+    def __init__(self, overlaps: list[Floats], k: int, d: int) -> None:
+        self._overlaps, self.shape, self.repeats = overlaps, (k, d), len(overlaps)
+        self.max_rank = min((min(overlap.shape) for overlap in overlaps), default=0)
 
     def at(self, r: int) -> SplitHalf | None:
         """Agreement of the first `r` directions; None if a half cannot hold so many."""
@@ -167,6 +133,54 @@ class HalfSplitter:
         k, d = self.shape
         strengths = np.concatenate([implied_strength(cosine, k, d, r) for cosine in found.cosines])
         return np.sqrt(squared_cosines(strengths, d / k))
+
+
+class HalfSplitter(Halves):
+    """Directions of random halves of the pairs, for any r, from one Gram matrix of the pairs.
+
+    Parameters
+    ----------
+    differences : ndarray of shape (k, d)
+        They are winsorised first.
+    rng : numpy.random.Generator
+    clusters : ndarray of shape (k,), optional
+        Pairs of one cluster share a source; they go to the same half.
+    repeats : int, optional
+        Number of halvings; by default 10, or 4 for more than 800 pairs.
+    max_rank : int
+        Largest r that will be asked for.
+    """
+
+    def __init__(
+        self,
+        differences: NDArray[np.floating],
+        rng: np.random.Generator,
+        *,
+        clusters: NDArray[np.integer] | None = None,
+        repeats: int | None = None,
+        max_rank: int = 64,
+    ) -> None:
+        matrix = winsorize(differences)
+        repeats = repeats if repeats is not None else 10 if len(matrix) <= 800 else 4
+        k, d = matrix.shape
+        codes = np.arange(k) if clusters is None else by_appearance(clusters)
+        count = int(codes.max()) + 1 if k else 0
+        most = min(max_rank, d, count // 2)
+        if count < 4 or most < 1:
+            super().__init__([], k, d)
+            return
+        gram = matrix @ matrix.T if k <= 4 * d else None
+        overlaps = []
+        for _ in range(repeats):
+            first = np.isin(codes, rng.permutation(count)[: count // 2])
+            one, two = np.flatnonzero(first), np.flatnonzero(~first)
+            if gram is None:
+                overlap = _top(matrix[one], most).T @ _top(matrix[two], most)
+            else:
+                left, right = _weights(gram, one, most), _weights(gram, two, most)
+                overlap = left.T @ gram[np.ix_(one, two)] @ right
+            overlaps.append(np.clip(overlap, -1.0, 1.0))
+        super().__init__(overlaps, k, d)
 
 
 def _weights(gram: Floats, rows: NDArray[np.integer], r: int) -> Floats:
@@ -223,44 +237,22 @@ def implied_strength(agreement: float, k: int, d: int, r: int) -> Floats:
     )
 
 
-@dataclass(frozen=True)
-class TermTwo:
-    """Squared change of a probe's logit along the directions that a projection missed.
+def wedin(strengths: Floats, sigma: float | None, k: int, d: int) -> Wedin | None:
+    """Whether Wedin's theorem bounds the error of the directions found; usually the noise is too large.
 
-    Attributes
-    ----------
-    value : float
-        Estimate of ``theta^T (second moment of the signal) theta``, never negative.
-    error : float
-        Its standard error over the pairs.
-    """
-
-    value: float
-    error: float
-
-
-def term_two(changes: NDArray[np.floating], noise: float) -> TermTwo:
-    """Estimate what the pairs' remaining signal still does to a probe.
+    Where ``||noise|| <= (1 - 1 / sqrt(2)) gap``, the largest sine is at most ``2 ||noise|| / gap``.
 
     Parameters
     ----------
-    changes : ndarray of shape (k,)
-        ``theta . delta`` of held-out pairs, each under a probe whose projection did not see that pair.
-    noise : float
-        ``theta^T S theta`` with S the noise covariance of a difference; ``sigma^2 ||theta||^2`` if it is
-        isotropic.
-
-    Returns
-    -------
-    TermTwo
-
-    Notes
-    -----
-    It speaks of shifts that resemble the pairs; a larger shift in use multiplies it by the square of its
-    size.
+    strengths : ndarray of shape (r,)
+        ``x^2`` of the directions.
+    sigma : float or None
+        Noise per dimension; None or 0 where there is none to compare with.
+    k, d : int
     """
-    squares = np.asarray(changes, dtype=np.float64) ** 2
-    if len(squares) == 0:
-        return TermTwo(0.0, 0.0)
-    error = float(squares.std(ddof=1) / np.sqrt(len(squares))) if len(squares) > 1 else 0.0
-    return TermTwo(max(0.0, float(squares.mean()) - noise), error)
+    if not sigma or not len(strengths):
+        return None
+    noise = sigma * (np.sqrt(d) + np.sqrt(k))
+    gap = sigma * float(np.sqrt(k * strengths.min()))
+    applies = bool(noise <= _WEDIN * gap)
+    return Wedin(float(noise), gap, applies, float(2.0 * noise / gap) if applies else None)

@@ -77,7 +77,13 @@ def confounding(y: NDArray[np.integer], env: NDArray[np.integer]) -> float:
 
 
 def measure_remainder(
-    inputs: Inputs, metric: Metric | None, label_lost: Floats | None, max_r: int, rng: np.random.Generator
+    inputs: Inputs,
+    metric: Metric | None,
+    label_lost: Floats | None,
+    max_r: int,
+    rng: np.random.Generator,
+    *,
+    directions: Floats | None = None,
 ) -> Remainder | None:
     """Measure what is left, the environment on pairs that the directions were not found from, and on items.
 
@@ -93,6 +99,8 @@ def measure_remainder(
         Share of the label's squared distance that goes, shortcut set aside.
     max_r : int
     rng : numpy.random.Generator
+    directions : ndarray of shape (d, max_r), optional
+        Of so many pairs that none of `inputs` matters for them; by default found by folds of the pairs.
 
     Returns
     -------
@@ -104,8 +112,8 @@ def measure_remainder(
     if metric is None or max_r < 1 or inputs.y is None or inputs.env is None:
         return None
     label = _label(inputs, metric)
-    environment = _environment(inputs, metric, max_r, rng)
-    seen = [left for left in (environment, _on_items(inputs, metric, max_r)) if left is not None]
+    environment = _environment(inputs, metric, max_r, rng, directions)
+    seen = [left for left in (environment, _on_items(inputs, metric, max_r, directions)) if left is not None]
     if label is None or not seen:
         return None
     environment = np.clip(np.max(seen, axis=0), 0.0, None)
@@ -129,10 +137,14 @@ def _label(inputs: Inputs, metric: Metric) -> float | None:
     return float(left[0]) / (2.0 * (len(contrast.vectors) - 1))
 
 
-def _environment(inputs: Inputs, metric: Metric, max_r: int, rng: np.random.Generator) -> Floats | None:
+def _environment(
+    inputs: Inputs, metric: Metric, max_r: int, rng: np.random.Generator, known: Floats | None
+) -> Floats | None:
     """Squared half distance of two environments, averaged over folds of the pairs."""
     if inputs.env_a is None or inputs.env_b is None:
         return None
+    if known is not None:
+        return _left_on(inputs, np.ones(len(inputs.D), dtype=np.bool_), metric, max_r, known)
     clusters = by_appearance(inputs.clusters)
     count = int(clusters.max(initial=-1)) + 1
     if count < 2 * _FOLDS:
@@ -141,32 +153,35 @@ def _environment(inputs: Inputs, metric: Metric, max_r: int, rng: np.random.Gene
     for _ in range(_REPEATS):
         fold_of = (rng.permutation(count) % _FOLDS)[clusters]
         for fold in range(_FOLDS):
-            left = _left_on(inputs, fold_of == fold, metric, max_r)
+            left = _left_on(inputs, fold_of == fold, metric, max_r, None)
             if left is not None:
                 found.append(left)
     return np.clip(np.mean(found, axis=0), 0.0, None) if found else None
 
 
-def _on_items(inputs: Inputs, metric: Metric, max_r: int) -> Floats | None:
+def _on_items(inputs: Inputs, metric: Metric, max_r: int, known: Floats | None) -> Floats | None:
     """The same in the training items: a shift that the pairs do not show at all is seen here only."""
     if inputs.X is None or inputs.y is None or inputs.env is None:
         return None
     contrast = environment_contrast(inputs.X, inputs.y, inputs.env)
     if contrast is None:
         return None
-    left, _ = squared_left(contrast, metric, spectrum(inputs.D).top(max_r), own_items=True)
+    directions = spectrum(inputs.D).top(max_r) if known is None else known
+    left, _ = squared_left(contrast, metric, directions, own_items=True)
     return np.asarray(left[1:] / 4.0)
 
 
-def _left_on(inputs: Inputs, own: NDArray[np.bool_], metric: Metric, max_r: int) -> Floats | None:
+def _left_on(
+    inputs: Inputs, own: NDArray[np.bool_], metric: Metric, max_r: int, directions: Floats | None
+) -> Floats | None:
     """Squared half distance of the environments in some pairs, by the directions of the others."""
     if inputs.env_a is None or inputs.env_b is None:
         return None
     contrast = pair_contrast(
         inputs.D[own], inputs.kinds[own], inputs.env_a[own], inputs.env_b[own], inputs.clusters[own]
     )
-    others = spectrum(inputs.D[~own])
-    directions = others.top(min(max_r, others.numerical_rank))
+    if directions is None:
+        directions = spectrum(inputs.D[~own]).top(max_r)
     if contrast is None or directions.shape[1] == 0:
         return None
     left, _ = squared_left(contrast, metric, directions, own_items=False)

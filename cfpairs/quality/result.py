@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
 from dataclasses import dataclass
 from typing import Any
 
+from cfpairs.notebook import html_table
+
 __all__ = [
     "LEVELS",
     "CellRow",
+    "DirectionRow",
+    "DropRow",
     "FlagRow",
     "ForecastRow",
+    "GroupSplit",
+    "MetricFit",
+    "MorePairs",
     "PairQuality",
+    "RankChecks",
+    "RobustRow",
     "SplitHalf",
+    "Systematics",
+    "TermTwo",
     "TradeoffRow",
     "Verdict",
+    "Wedin",
 ]
 
 LEVELS = ("good", "usable", "needs_pairs", "fix_pairs", "changes_label")
@@ -64,12 +75,231 @@ class ForecastRow:
 
 @dataclass(frozen=True)
 class FlagRow:
-    """One thing that looks wrong with one pair: which, how strongly, and why in words."""
+    """One thing that looks wrong with one pair: which, how strongly, and why in words.
+
+    Attributes
+    ----------
+    pair_id, flag : str
+    score : float
+        In the unit of its kind, as the reason says.
+    reason : str
+    severity : float
+        How far the score is beyond the limit of its kind, 1 at the limit; comparable between kinds.
+    """
 
     pair_id: str
     flag: str
     score: float
     reason: str
+    severity: float = 1.0
+
+
+@dataclass(frozen=True)
+class MetricFit:
+    """A metric that the spectrum could be measured in, and how far its noise is from even noise there.
+
+    Attributes
+    ----------
+    metric : str
+    misfit : float
+        Kolmogorov-Smirnov distance of the bulk to the Marchenko-Pastur law; over about .1 it is uneven.
+    """
+
+    metric: str
+    misfit: float
+
+
+@dataclass(frozen=True)
+class RankChecks:
+    """What each rule would take for the number of directions above the noise, in the same metric.
+
+    Attributes
+    ----------
+    sign_flips : int
+        Deflated sign flips; the default.
+    tracy_widom : int
+        Over the edge of even noise; more than by sign flips where the noise is uneven.
+    gavish_donoho : int
+        Over the threshold that denoises best for even noise; fewer, as weak directions are dropped.
+    screenot : int or None
+        Over the threshold that denoises best for any noise; more than by sign flips where pairs are
+        heavy-tailed or the metric is wrong. None where too little noise is left to tell its shape.
+    numerical : int
+        That rounding cannot explain; no rule goes beyond.
+    """
+
+    sign_flips: int
+    tracy_widom: int
+    gavish_donoho: int
+    screenot: int | None
+    numerical: int
+
+
+@dataclass(frozen=True)
+class DirectionRow:
+    """One direction above the noise.
+
+    Attributes
+    ----------
+    strength : float or None
+        Signal-to-noise ratio ``x^2`` in the metric; None without noise, 0 where even noise would hide it.
+    by_halves, by_model, by_bulk : float or None
+        Estimated cosine with the true direction: by comparing halves of the pairs, for even noise, and for
+        noise as the rest of the spectrum shows it. None where it cannot be told.
+    frequency : float or None
+        Share of subsamples of 80 % of the pairs that show it too.
+    """
+
+    strength: float | None
+    by_halves: float | None
+    by_model: float | None
+    by_bulk: float | None
+    frequency: float | None
+
+
+@dataclass(frozen=True)
+class RobustRow:
+    """The first r directions of the pairs with long ones shortened, next to the plain ones.
+
+    Attributes
+    ----------
+    r : int
+    distance : float
+        Root mean squared sine between the two; over .3 a few long pairs decide.
+    environment_removed, label_removed_deconfounded : float or None
+        As in `TradeoffRow`, for the robust directions.
+    """
+
+    r: int
+    distance: float
+    environment_removed: float | None
+    label_removed_deconfounded: float | None
+
+
+@dataclass(frozen=True)
+class TermTwo:
+    """Change of a probe's logit that the removal leaves: the second term of the bound on the test risk.
+
+    Attributes
+    ----------
+    value : float
+        Estimate of ``theta^T (second moment of the signal) theta``, the mean squared change over a pair by
+        what it shows beside noise; each pair under a probe whose directions did not see it.
+    error : float
+        Its standard error over the pairs.
+    model : float or None
+        ``||theta||^2 sigma^2 sum x^2 (1 - c^2)``: the same if noise is even and the probe has no preferred
+        direction.
+    norm : float
+        Length of the probe's weights theta.
+    held_out : bool
+        Whether pairs were held out; without it the value is too low.
+    """
+
+    value: float
+    error: float
+    model: float | None
+    norm: float
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Wedin:
+    """Whether Wedin's theorem may be used: the noise is at most .29 of the weakest direction's strength.
+
+    Attributes
+    ----------
+    noise : float
+        Largest singular value of the noise.
+    gap : float
+        Weakest singular value of the signal.
+    applies : bool
+    bound : float or None
+        Largest sine of the directions that follows, where it applies.
+    """
+
+    noise: float
+    gap: float
+    applies: bool
+    bound: float | None
+
+
+@dataclass(frozen=True)
+class GroupSplit:
+    """Directions of pairs split by what they come from, against random halves.
+
+    Attributes
+    ----------
+    by : str
+        ``maker``, ``source``, ``environment`` or ``label``.
+    distance, chance : float
+        ``sqrt(1 - mean cosine)`` between the two parts, and between random parts of the same sizes.
+    p : float
+        Share of random splits that are as far apart.
+    """
+
+    by: str
+    distance: float
+    chance: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Systematics:
+    """Marks that all pairs or groups of them share.
+
+    Attributes
+    ----------
+    mean_share : float or None
+        Part of the differences' squared length that is their common mean, sides ordered by environment.
+    mean_p : float or None
+        Share of random sign changes that give as long a mean; small: the pairs share a direction.
+    control_overlap : float or None
+        Mean cosine of the directions with those of control pairs.
+    splits : tuple of GroupSplit
+    """
+
+    mean_share: float | None
+    mean_p: float | None
+    control_overlap: float | None
+    splits: tuple[GroupSplit, ...]
+
+
+@dataclass(frozen=True)
+class MorePairs:
+    """Whether more pairs of the same kind would help, and how many.
+
+    Attributes
+    ----------
+    target : float
+        Misalignment to reach.
+    n_pairs : int or None
+        Pairs in all that reach it; None where that is unknown or no number would.
+    low, high : int or None
+        Range for it.
+    cannot_help : tuple of str
+        Why more of the same cannot mend what is wrong; empty where nothing speaks against them.
+    """
+
+    target: float
+    n_pairs: int | None
+    low: int | None
+    high: int | None
+    cannot_help: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DropRow:
+    """The main figures without the worst flagged pairs; row 0 is with all of them."""
+
+    dropped: int
+    sigma: float | None
+    noise_share: float | None
+    rank: int
+    misalignment: float | None
+    environment_removed: float | None
+    label_removed_deconfounded: float | None
+    environment_left: float | None
 
 
 @dataclass(frozen=True)
@@ -157,6 +387,8 @@ class PairQuality:
     ----------
     n_pairs, dim : int
         Number of pairs k and of dimensions d.
+    n_sources : int
+        Number of independent sources: pairs that share a side or a source count once.
     metric : str
         Where the spectrum was measured: ``identity`` (as embedded), ``within-group`` (in units of the
         items' own variation within label and environment) or ``control`` (in units of the control pairs).
@@ -174,8 +406,14 @@ class PairQuality:
         Range for the rank; directions too weak to detect are in neither.
     recommended_r : int
         Number of directions whose removal serves the rare groups best.
+    metrics : tuple of MetricFit
+        Every metric that was tried.
+    rank_checks : RankChecks
+        What other rules would take for the rank.
     alignment : tuple of float
         Cosine of each found direction, up to the rank, with the true ones.
+    directions : tuple of DirectionRow
+        What is known of each direction up to the rank.
     misalignment : float or None
         Root mean squared sine between the directions that hold the environment's shift (`split_half.r` of
         them) and the true ones; 0 is right, 1 unrelated.
@@ -185,8 +423,17 @@ class PairQuality:
         What removing the first r directions takes away.
     split_half : SplitHalf or None
         Agreement between random halves of the pairs on the directions that hold the environment's shift.
+    robust : RobustRow or None
+        The directions when long pairs are shortened, next to the plain ones.
+    term_two : TermTwo or None
+        What is left to a probe of what the pairs show; needs a probe.
+    wedin : Wedin or None
+    systematics : Systematics
+    more_pairs : MorePairs
     flags : tuple of FlagRow
-        Pairs to look at.
+        Pairs to look at, the worst first.
+    dropping : tuple of DropRow
+        Effect of dropping the worst flagged pairs.
     cells : tuple of CellRow
         Pairs for each label and ordered pair of environments.
     verdict : Verdict
@@ -195,21 +442,31 @@ class PairQuality:
     """
 
     n_pairs: int
+    n_sources: int
     dim: int
     metric: str
+    metrics: tuple[MetricFit, ...]
     singular_values: tuple[float, ...]
     sigma: float | None
     noise_edge: float | None
     noise_share: float | None
     rank: int
     rank_interval: tuple[int, int]
+    rank_checks: RankChecks
     recommended_r: int
     alignment: tuple[float, ...]
+    directions: tuple[DirectionRow, ...]
     misalignment: float | None
     forecast: tuple[ForecastRow, ...]
     tradeoff: tuple[TradeoffRow, ...]
     split_half: SplitHalf | None
+    robust: RobustRow | None
+    term_two: TermTwo | None
+    wedin: Wedin | None
+    systematics: Systematics
+    more_pairs: MorePairs
     flags: tuple[FlagRow, ...]
+    dropping: tuple[DropRow, ...]
     cells: tuple[CellRow, ...]
     verdict: Verdict
     advice: tuple[str, ...]
@@ -229,8 +486,7 @@ class PairQuality:
             ("misalignment", "unknown" if self.misalignment is None else f"{self.misalignment:.2f}"),
             ("flagged pairs", str(len({row.pair_id for row in self.flags}))),
         ]
-        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows)
-        return f"<table>{cells}</table>"
+        return html_table(rows)
 
 
 def _percent(share: float | None) -> str:

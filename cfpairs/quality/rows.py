@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["by_appearance", "equal_rows", "rows_of"]
+from cfpairs.quality.moments import blocks
+
+__all__ = ["by_appearance", "equal_rows", "equal_sides", "rows_of"]
 
 Floats = NDArray[np.float64]
 
@@ -56,16 +61,38 @@ def equal_rows(matrix: Floats) -> NDArray[np.int64]:
     >>> equal_rows(np.array([[1.0], [2.0], [1.0]])).tolist()
     [0, 1, 0]
     """
-    codes = np.arange(len(matrix))
-    if len(matrix) < 2:
-        return codes
     order, keys, width = _sorted_keys(matrix)
+    return _first_equal(order, keys, width, lambda i: matrix[i])
+
+
+def equal_sides(a: NDArray[Any], D: NDArray[Any]) -> NDArray[np.int64]:
+    """The same for the a sides followed by the b sides of pairs, read block by block."""
+    k = len(a)
+    probe = _probe(a.shape[1])
+    keys, longest = np.empty(2 * k), 0.0
+    for rows in blocks(a.shape):
+        one = np.asarray(a[rows], dtype=np.float64)
+        two = one - D[rows]
+        keys[:k][rows], keys[k:][rows] = one @ probe, two @ probe
+        longest = max(longest, *(float(np.einsum("ij,ij->i", side, side).max()) for side in (one, two)))
+    order = np.argsort(keys, kind="stable")
+
+    def row(i: int) -> Floats:
+        return np.asarray(a[i] if i < k else np.asarray(a[i - k], dtype=np.float64) - D[i - k])
+
+    return _first_equal(order, keys[order], _TOLERANCE * float(np.sqrt(longest)), row)
+
+
+def _first_equal(
+    order: NDArray[np.int64], keys: Floats, width: float, row: Callable[[int], Floats]
+) -> NDArray[np.int64]:
+    codes = np.arange(len(order))
     ends = np.searchsorted(keys, keys + width, side="right")
-    for position, row in enumerate(order):
+    for position in np.flatnonzero(ends > np.arange(len(order)) + 1):
+        here = order[position]
         for other in order[position + 1 : ends[position]]:
-            if _same(matrix[row], matrix[other]):
-                first = min(codes[row], codes[other])
-                codes[row] = codes[other] = first
+            if codes[other] != codes[here] and _same(row(here), row(other)):
+                codes[here] = codes[other] = min(codes[here], codes[other])
     return codes
 
 

@@ -11,36 +11,33 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Spectrum", "spectrum"]
+from cfpairs.subspace import Directions, SecondMoment, difference_directions
+
+__all__ = ["Spectrum", "spectrum", "spectrum_of_moment"]
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Singular value decomposition of (k, d) pair differences, ``D = left * values @ directions.T``.
+    """Singular values and right singular vectors of (k, d) pair differences.
 
     Attributes
     ----------
-    values : ndarray of shape (m,)
-        Singular values, largest first; ``m = min(k, d)``.
-    directions : ndarray of shape (d, m)
+    values : ndarray of shape (min(k, d),)
+        Singular values, largest first.
+    directions : ndarray of shape (d, numerical_rank)
         Orthonormal columns; the first r of them span what a rank-r projection removes.
-    left : ndarray of shape (k, m)
-        How much each pair contributes to each direction; columns of zero singular values are zero.
     numerical_rank : int
         Number of singular values that rounding cannot explain.
+    n_pairs : int
+        Number of pairs k.
     """
 
     values: Floats
     directions: Floats
-    left: Floats
     numerical_rank: int
-
-    @property
-    def n_pairs(self) -> int:
-        """Number of pairs k."""
-        return int(self.left.shape[0])
+    n_pairs: int
 
     @property
     def dim(self) -> int:
@@ -53,20 +50,12 @@ class Spectrum:
 
 
 def spectrum(differences: NDArray[np.floating]) -> Spectrum:
-    """Decompose the differences of pairs.
-
-    Up to d pairs the matrix is decomposed directly; beyond, through the float64 Gram matrix, which loses
-    singular values below ``sqrt(eps)`` of the first (Halko et al. 2011, section 4).
+    """Decompose the differences of pairs; see `cfpairs.subspace.difference_directions`.
 
     Parameters
     ----------
     differences : ndarray of shape (k, d)
-        One row a pair, in any float type; finite. A float32 matrix is decomposed in float64, but its own
-        rounding decides which singular values count as zero.
-
-    Returns
-    -------
-    Spectrum
+        One row a pair; finite.
 
     Examples
     --------
@@ -75,20 +64,13 @@ def spectrum(differences: NDArray[np.floating]) -> Spectrum:
     >>> found.values.tolist(), found.numerical_rank
     ([4.0, 3.0], 2)
     """
-    rounding = np.finfo(differences.dtype).eps if differences.dtype.kind == "f" else np.finfo(float).eps
-    matrix = np.asarray(differences, dtype=np.float64)
-    k, d = matrix.shape
-    if min(k, d) == 0:
-        return Spectrum(np.zeros(0), np.zeros((d, 0)), np.zeros((k, 0)), 0)
-    if k <= d:
-        left, values, rows = np.linalg.svd(matrix, full_matrices=False)
-        directions = rows.T
-        tolerance = values[0] * max(k, d) * rounding
-    else:
-        squares, vectors = np.linalg.eigh(matrix.T @ matrix)
-        values = np.sqrt(np.clip(squares[::-1], 0.0, None))
-        directions = np.ascontiguousarray(vectors[:, ::-1])
-        tolerance = values[0] * max(max(k, d) * rounding, np.sqrt(d * np.finfo(float).eps))
-        safe = np.where(values > tolerance, values, np.inf)
-        left = matrix @ directions / safe
-    return Spectrum(values, directions, left, int((values > tolerance).sum()))
+    return _spectrum(difference_directions(differences))
+
+
+def spectrum_of_moment(gram: Floats, n_pairs: int) -> Spectrum:
+    """The same from ``D^T D``; squaring loses singular values under 1e-8 of the largest."""
+    return _spectrum(SecondMoment.of_gram(gram, n_pairs).directions())
+
+
+def _spectrum(found: Directions) -> Spectrum:
+    return Spectrum(found.singular_values, found.vectors, found.rank, found.n_pairs)

@@ -10,15 +10,15 @@ from cfpairs.quality.evidence import (
     GOOD_DISTANCE,
     LABEL_AMBER,
     LABEL_RED,
-    MARKED,
     MUCH_LEFT,
     SOME_LEFT,
     Evidence,
 )
+from cfpairs.quality.more import MARKED
 from cfpairs.quality.result import Verdict
 from cfpairs.quality.words import agree, count, directions, listed, percent
 
-__all__ = ["judge"]
+__all__ = ["changes_label", "judge"]
 
 
 def judge(seen: Evidence) -> tuple[Verdict, tuple[str, ...]]:
@@ -41,13 +41,21 @@ def judge(seen: Evidence) -> tuple[Verdict, tuple[str, ...]]:
     return Verdict(level, text, seen.recommended_r if seen.rank else 0), advice(seen)
 
 
+def changes_label(seen: Evidence) -> bool:
+    """Whether the pairs change the label, or what they show belongs to it."""
+    lost = seen.label_lost
+    return seen.label_changed or (
+        lost is not None and lost > LABEL_RED and lost > by_chance(seen.core, seen.dim)
+    )
+
+
 def _level(seen: Evidence) -> tuple[str, str]:
     lost, distance = seen.label_lost, seen.misalignment
     if seen.n_pairs == 0:
         return "needs_pairs", "there are no pairs"
     if seen.label_changed:
         return "changes_label", "in most of these pairs the two sides carry different labels"
-    if lost is not None and lost > LABEL_RED and lost > by_chance(seen.core, seen.dim):
+    if changes_label(seen) and lost is not None:
         return (
             "changes_label",
             f"the first {directions(seen.core)} found {agree(seen.core, 'holds', 'hold')} {percent(lost)} "

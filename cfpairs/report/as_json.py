@@ -32,6 +32,16 @@ QUALITY_FIELDS = (
     "cells",
     "verdict",
     "advice",
+    "n_sources",
+    "metrics",
+    "rank_checks",
+    "directions",
+    "robust",
+    "term_two",
+    "wedin",
+    "systematics",
+    "more_pairs",
+    "dropping",
 )
 """Fields that every pair set has in the file; None where they were not measured."""
 
@@ -43,8 +53,9 @@ def render_json(data: ReportData) -> dict[str, Any]:
     -------
     dict
         ``schema_version``, ``verdict`` (``level``, ``text``, ``recommended_r``), ``pair_sets`` (name ->
-        `QUALITY_FIELDS`, ``method``, ``counts``), ``results``, ``curves``, ``groups``, ``data`` and
-        ``provenance``. Accuracies and shares are shares of 1; a number that is not available is None.
+        `QUALITY_FIELDS`, ``method``, ``counts``), ``results``, ``curves``, ``groups``, ``comparison``,
+        ``data`` and ``provenance``. Accuracies and shares are shares of 1; a number that is not available
+        is None.
     """
     verdict = data.verdict
     pair_sets = {
@@ -68,6 +79,7 @@ def render_json(data: ReportData) -> dict[str, Any]:
             "results": data.results,
             "curves": data.curve_rows,
             "groups": data.group_rows,
+            "comparison": data.comparison,
             "data": data.data,
             "provenance": data.provenance,
         }

@@ -41,6 +41,7 @@ def assess(
     data: dict[str, Any],
     provenance: dict[str, Any],
     gallery: int,
+    comparison: Sequence[Mapping[str, Any]] = (),
 ) -> ReportData:
     """Put the findings together and say what they mean.
 
@@ -64,6 +65,8 @@ def assess(
         Item id -> its row of the manifest; an unknown id may give an empty row or raise ``KeyError``.
     data, provenance : dict
         Shown as they are.
+    comparison : sequence of dict
+        Pair sets on equal numbers of pairs, the best first.
     gallery : int
         How many sound pairs of each pair set to show, and at most as many that were set apart.
     """
@@ -97,6 +100,7 @@ def assess(
         results=tuple({**row, "params": _params(row)} for row in results),
         group_rows=tuple(groups),
         curve_rows=tuple(curves),
+        comparison=tuple(comparison),
     )
 
 
@@ -130,7 +134,21 @@ def _result(row: Mapping[str, Any], spread: float | None) -> Result:
         score=as_float(params.get("score")),
         spread=spread,
         ranks=_differing(params.get("r_by_seed")),
+        others=_others(params),
+        tried=as_int(params.get("settings_tried")),
+        fits=as_int(params.get("fits")),
+        seconds=as_float(row.get("seconds")),
+        gain=as_float(row.get("gain")),
+        gain_low=as_float(row.get("gain_low")),
+        gain_high=as_float(row.get("gain_high")),
+        gain_p=as_float(row.get("gain_p")),
     )
+
+
+def _others(params: Mapping[str, Any]) -> tuple[tuple[str, float | int | str | bool], ...]:
+    """Hyperparameters beside r and C; a file without this record has none."""
+    found = as_mapping(params.get("setting"))
+    return tuple((str(k), v) for k, v in sorted(found.items()) if isinstance(v, (bool, int, float, str)))
 
 
 def _differing(ranks: object) -> tuple[int, ...]:

@@ -98,7 +98,7 @@ def scree_caption(pairs: PairSetView) -> str:
         text += _stricter(pairs.quality, above)
         text += _against_edge(pairs.r, above)
     if noise is not None:
-        text += f" Noise makes up {per_cent(noise)} of the differences' squared length."
+        text += f" {per_cent(noise)} of the differences' squared length follows no common direction."
     return text
 
 

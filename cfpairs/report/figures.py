@@ -124,7 +124,7 @@ def scree_figure(pairs: PairSetView, *, width: int, height: int, name: str) -> M
     if below:
         start = max(len(above), 1)
         axes.plot(
-            range(start, len(values) + 1), values[start - 1 :], color=TOKENS["muted"], lw=1.6, label="noise"
+            range(start, len(values) + 1), values[start - 1 :], color=TOKENS["muted"], lw=1.6, label="below"
         )
     if above:
         axes.plot(

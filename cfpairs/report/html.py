@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -21,12 +21,13 @@ from cfpairs.report.figures import curve_figure, scree_figure, tradeoff_figure
 from cfpairs.report.groups import TINY
 from cfpairs.report.markdown import render_markdown
 from cfpairs.report.measures import measures
-from cfpairs.report.model import Item, PairSetView, ReportData, Result
+from cfpairs.report.model import Item, PairSetView, ReportData, Result, RuleView
 from cfpairs.report.thumbnails import thumbnail
 from cfpairs.report.values import as_float, as_mapping, as_rows, count, distance, number, per_cent, share
 
 __all__ = ["render_html"]
 
+MOST_FLAGS = 40
 FOLD_ROWS = 24
 """Tables of groups with more rows than this are folded."""
 
@@ -48,6 +49,10 @@ class PairSetPage(NamedTuple):
     forecast_rows: tuple[Mapping[str, Any], ...]
     forecast_caption: str
     cells_caption: str
+    flags: tuple[Mapping[str, Any], ...]
+    n_flags: int
+    dropping: tuple[Mapping[str, Any], ...]
+    cannot_help: tuple[str, ...]
     card: Markup
 
 
@@ -96,6 +101,8 @@ def _environment() -> Environment:
         facts=_facts,
         together=_together,
         probe=words.probe_name,
+        setting=_fact,
+        choices=_choices,
         set_name=words.set_name,
     )
     env.globals.update(rule=words.rule, level_names=words.LEVEL_NAMES, thumb=_thumb, chosen=_is_chosen)
@@ -125,6 +132,14 @@ def _probes(data: ReportData) -> list[tuple[str, str]]:
     return [(words.probe_name(m), words.probe_meaning(m)) for m in methods if words.probe_meaning(m)]
 
 
+def _choices(rules: Sequence[RuleView]) -> list[Result]:
+    """The results of all rules, those of one probe together."""
+    order: dict[tuple[str | None, str], list[Result]] = {}
+    for row in (row for view in rules for row in view.results):
+        order.setdefault((row.pair_set, row.method), []).append(row)
+    return [row for together in order.values() for row in together]
+
+
 def _pair_set_page(pairs: PairSetView, data: ReportData, index: int) -> PairSetPage:
     quality = pairs.quality
     advice = quality.get("advice")
@@ -143,8 +158,17 @@ def _pair_set_page(pairs: PairSetView, data: ReportData, index: int) -> PairSetP
         forecast_rows=as_rows(quality.get("forecast")),
         forecast_caption=forecast_caption(pairs),
         cells_caption=cells_caption(pairs),
+        flags=as_rows(quality.get("flags"))[:MOST_FLAGS],
+        n_flags=len(as_rows(quality.get("flags"))),
+        dropping=as_rows(quality.get("dropping")),
+        cannot_help=_reasons(quality),
         card=render_markdown(pairs.card),
     )
+
+
+def _reasons(quality: Mapping[str, Any]) -> tuple[str, ...]:
+    found = as_mapping(quality.get("more_pairs")).get("cannot_help")
+    return tuple(words.sentence(line) for line in found) if isinstance(found, (list, tuple)) else ()
 
 
 class CurveTable(NamedTuple):

@@ -6,7 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cfpairs.report.model import PairSetView
-from cfpairs.report.values import ABSENT, as_float, as_floats, as_int, as_mapping, count, distance, number
+from cfpairs.report.values import (
+    ABSENT,
+    as_float,
+    as_floats,
+    as_int,
+    as_mapping,
+    as_rows,
+    count,
+    distance,
+    number,
+)
 from cfpairs.report.values import per_cent as _per_cent
 
 __all__ = ["Measure", "measures"]
@@ -61,20 +71,75 @@ def _alignment(quality: Mapping[str, Any]) -> str:
     return ", ".join(f"{v:.2f}" for v in values[:3]) + more if values else ABSENT
 
 
+def _rules(quality: Mapping[str, Any]) -> str:
+    checks = as_mapping(quality.get("rank_checks"))
+    names = ("tracy_widom", "gavish_donoho", "screenot")
+    return " / ".join(count(as_int(checks.get(name))) for name in names) if checks else ABSENT
+
+
+def _least(quality: Mapping[str, Any]) -> str:
+    rows = as_rows(quality.get("directions"))
+    known = [f for f in (as_float(row.get("frequency")) for row in rows) if f is not None]
+    return _per_cent(min(known)) if known else ABSENT
+
+
+def _term_two(quality: Mapping[str, Any]) -> str:
+    found = as_mapping(quality.get("term_two"))
+    value, error = as_float(found.get("value")), as_float(found.get("error"))
+    return ABSENT if value is None else f"{number(value)} ({number(error)})"
+
+
+def _wedin(quality: Mapping[str, Any]) -> str:
+    found = as_mapping(quality.get("wedin"))
+    if not found:
+        return ABSENT
+    return distance(as_float(found.get("bound"))) if found.get("applies") else "does not apply"
+
+
+def _mean(quality: Mapping[str, Any]) -> str:
+    found = as_mapping(quality.get("systematics"))
+    share, p = as_float(found.get("mean_share")), as_float(found.get("mean_p"))
+    return ABSENT if share is None or p is None else f"{_per_cent(share)} (p {p:.2f})"
+
+
+def _splits(quality: Mapping[str, Any]) -> str:
+    rows = as_rows(as_mapping(quality.get("systematics")).get("splits"))
+    if not rows:
+        return ABSENT
+    found = [str(row.get("by")) for row in rows if (as_float(row.get("p")) or 1.0) <= _SURE]
+    return ", ".join(found) or "nothing"
+
+
+def _needed(quality: Mapping[str, Any]) -> str:
+    found = as_mapping(quality.get("more_pairs"))
+    n, low, high = (as_int(found.get(name)) for name in ("n_pairs", "low", "high"))
+    if n is None:
+        return ABSENT
+    return f"{count(n)} ({count(low)} to {count(high)})"
+
+
+_SURE = 0.02
+
 _MEASURES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("Pairs measured", "sound pairs that the figures rest on", lambda q: count(as_int(q.get("n_pairs")))),
-    ("Measured in", "the unit of noise level and singular values", _metric),
+    ("Measured in", "the unit of spread and singular values", _metric),
     (
-        "Noise level",
-        "random part of a difference in one coordinate",
+        "Spread",
+        "part of a difference in one coordinate that follows no common direction: noise, and in exact pairs "
+        "how the change differs from item to item",
         lambda q: number(as_float(q.get("sigma"))),
     ),
     (
-        "Noise share",
-        "how much of the differences' squared length is random",
+        "Share of the spread",
+        "how much of the differences' squared length it makes up",
         lambda q: _per_cent(as_float(q.get("noise_share"))),
     ),
     ("Rank", "components that can be told from noise; an upper bound on r", _rank),
+    (
+        "Rank by other rules",
+        "over the even edge / Gavish-Donoho / ScreeNOT; the last two drop weak ones",
+        _rules,
+    ),
     (
         "Recommended r",
         "what the pairs alone suggest, before any probe is fitted",
@@ -92,5 +157,28 @@ _MEASURES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
         "agree: 0 exact, 1 unrelated",
         lambda q: distance(as_float(as_mapping(q.get("split_half")).get("distance"))),
     ),
+    (
+        "Weakest frequency",
+        "share of subsamples that show the least repeatable component above the noise",
+        _least,
+    ),
+    (
+        "Long pairs",
+        "distance of the directions from those with long pairs shortened; over 0.3 a few pairs decide",
+        lambda q: distance(as_float(as_mapping(q.get("robust")).get("distance"))),
+    ),
+    (
+        "Left to the probe",
+        "mean squared change of an NCM probe's logit over held-out pairs, noise set aside (standard error)",
+        _term_two,
+    ),
+    ("Wedin's bound", "largest sine of the directions by Wedin's theorem, where it applies", _wedin),
+    (
+        "Common mean",
+        "share of the squared length that all pairs share, and how often random signs give as much",
+        _mean,
+    ),
+    ("Split by origin", "what sets pairs apart more than chance does (p at most 0.02)", _splits),
+    ("Pairs for 0.3", "pairs in all that bring the misalignment to 0.3", _needed),
     ("Split-half cosines", "agreement of the two halves, direction by direction; 1 is full", _cosines),
 )

@@ -65,6 +65,14 @@ class Result:
         Standard deviation of the worst-group accuracy over seeds; None with fewer than two.
     ranks : tuple of int
         In a mean over seeds that chose different r: each of them once, ascending. Otherwise empty.
+    others : tuple of (str, value)
+        The other hyperparameters, by name.
+    tried, fits : int or None
+        Settings that the rule chose among, and fits that all rules together took.
+    seconds : float or None
+        Of those fits, on one core.
+    gain, gain_low, gain_high, gain_p : float or None
+        Worst group minus that of ERM chosen by the same rule, its interval and its p value.
     """
 
     pair_set: str | None
@@ -83,6 +91,14 @@ class Result:
     score: float | None
     spread: float | None = None
     ranks: tuple[int, ...] = ()
+    others: tuple[tuple[str, float | int | str | bool], ...] = ()
+    tried: int | None = None
+    fits: int | None = None
+    seconds: float | None = None
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    gain_p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -259,6 +275,8 @@ class ReportData:
         Groups that are empty or too small to be measured.
     results, group_rows, curve_rows : tuple of dict
         The rows as they came in, for the JSON file.
+    comparison : tuple of dict
+        Rows of `cfpairs.quality.ComparisonRow`, the best pair set first.
     """
 
     title: str
@@ -277,3 +295,4 @@ class ReportData:
     results: tuple[Mapping[str, Any], ...] = field(repr=False)
     group_rows: tuple[Mapping[str, Any], ...] = field(repr=False)
     curve_rows: tuple[Mapping[str, Any], ...] = field(repr=False)
+    comparison: tuple[Mapping[str, Any], ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -31,6 +33,8 @@ def render_terminal(data: ReportData) -> RenderableType:
     parts: list[RenderableType] = [line]
     if data.rules:
         parts += [Text(), _table(data.rules[0], data.best), _legend(data.rules[0])]
+    if len(data.rules) > 1:
+        parts += [Text(), _rules_table(data.rules, data.best)]
     parts += [Padding(Text(f"! {warning}", style="yellow"), (0, 0)) for warning in data.warnings]
     return Group(*parts)
 
@@ -60,6 +64,31 @@ def _table(view: RuleView, best: Result | None) -> Table:
             style="bold" if row == best else "",
         )
     return table
+
+
+def _rules_table(rules: Sequence[RuleView], best: Result | None) -> Group:
+    """Worst group on test of what every rule would have chosen, on the pair set of the verdict.
+
+    Rules that judge a probe without pairs say the same for every pair set.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    shown = next((row.pair_set for row in (best, *rules[0].results) if row and row.pair_set), None)
+    title = Text(f"Worst group, %, had the rule been ({set_name(shown)})", style="dim")
+    table.add_column("Probe", overflow="ellipsis", no_wrap=True, max_width=17)
+    worst: dict[str, dict[str, Result]] = {}
+    for view in rules:
+        marked = "*" if rule(view.name).test_labels else ""
+        table.add_column(Text(f"{rule(view.name).short}{marked}"), justify="right", no_wrap=True)
+        for row in view.results:
+            if row.pair_set in (None, shown):
+                worst.setdefault(row.method, {}).setdefault(view.name, row)
+    for method, by_rule in worst.items():
+        found = [by_rule.get(view.name) for view in rules]
+        cells = ["" if row is None else share(row.worst_group) for row in found]
+        table.add_row(Text(probe_name(method)), *cells)
+    if any(rule(view.name).test_labels for view in rules):
+        return Group(title, table, Text("* looks at test labels: a ceiling", style="dim"))
+    return Group(title, table)
 
 
 def _worst(row: Result) -> Text:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["SIDE", "Thumbnail", "thumbnail"]
+__all__ = ["SIDE", "Thumbnail", "picture", "thumbnail"]
 
 SIDE = 112
 """Longest side in pixels."""
@@ -27,7 +27,6 @@ class Thumbnail(NamedTuple):
 def thumbnail(path: Path | None, side: int = SIDE) -> Thumbnail | None:
     """A small JPEG of an image file; None if the file is missing or cannot be decoded.
 
-    Transparent parts are laid on white; images of more than 8 bits are stretched to their own range.
     The same file gives the same bytes.
 
     Parameters
@@ -35,22 +34,36 @@ def thumbnail(path: Path | None, side: int = SIDE) -> Thumbnail | None:
     side : int
         The longest side of the result in pixels; smaller images keep their size.
     """
-    if path is None:
+    small = None if path is None else picture(path, side)
+    if small is None:
         return None
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=82)
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Thumbnail(f"data:image/jpeg;base64,{encoded}", small.width, small.height)
+
+
+def picture(path: Path, side: int) -> Image.Image | None:
+    """A small RGB copy of an image file; None if the file is missing or cannot be decoded.
+
+    Transparent parts are laid on white; images of more than 8 bits are stretched to their own range.
+
+    Parameters
+    ----------
+    side : int
+        As for `thumbnail`.
+    """
     try:
         # a slide scan may be larger than Pillow's warning limit, and only a small copy is kept
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.draft("RGB", (2 * side, 2 * side))
-                picture = _as_rgb(ImageOps.exif_transpose(image))
+                small = _as_rgb(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
         return None
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82)
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Thumbnail(f"data:image/jpeg;base64,{encoded}", picture.width, picture.height)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return small
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

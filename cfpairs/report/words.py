@@ -32,6 +32,7 @@ class Rule(NamedTuple):
     title: str
     meaning: str
     test_labels: bool = False
+    short: str = ""
 
 
 _RULES = {
@@ -39,28 +40,35 @@ _RULES = {
         "held-out pairs",
         "every setting is judged on pairs kept out of the fit, both sides of a pair counting as items, by "
         "its worst group; it needs no test label and no validation set with known environments",
+        short="pairs",
     ),
     "in-domain": Rule(
         "in-domain",
         "every setting is judged by its average accuracy on training items kept out of the fit, where the "
         "shortcut still works, so it tends to keep the shortcut",
+        short="domain",
     ),
     "validation": Rule(
-        "validation", "every setting is judged by its average accuracy on the validation split"
+        "validation",
+        "every setting is judged by its average accuracy on the validation split",
+        short="val",
     ),
     "worst-group": Rule(
         "worst group of validation",
         "every setting is judged by its worst group on the validation split, which needs environment "
         "labels there",
+        short="val worst",
     ),
     "leave-one-env-out": Rule(
         "leave one environment out",
         "every setting is judged on each environment in turn after fitting on the others",
+        short="env out",
     ),
     "oracle": Rule(
         "oracle",
         "every setting is judged on test itself: a ceiling to compare with, not an accuracy to expect",
         test_labels=True,
+        short="oracle",
     ),
 }
 
@@ -72,7 +80,7 @@ _PROBES = {
 
 def rule(name: str) -> Rule:
     """The words for a selection rule; an unknown one is called by its name."""
-    return _RULES.get(name, Rule(name, f"settings are chosen by the rule {name}"))
+    return _RULES.get(name, Rule(name, f"settings are chosen by the rule {name}", short=name))
 
 
 def probe_name(method: str) -> str:

@@ -1,1 +1,1 @@
-"""The local page on which pairs are kept or dropped."""
+"""The desk where people sort pairs: decisions that are kept, and a local page to make them."""

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from cfpairs.config import Config, read_config
 from cfpairs.errors import ConfigError
+from cfpairs.notebook import html_table
 from cfpairs.progress import SILENT, Progress
 from cfpairs.workspace import Workspace
 
@@ -67,6 +68,29 @@ class StageResult:
     notes: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     view: Any = None
+
+    def _repr_html_(self) -> str:
+        """What was done, for notebooks; of a probe run, the results that its first rule chose."""
+        rows = [(self.stage, self.summary), *(("note", note) for note in self.notes)]
+        means = [row for row in self.data.get("results", ()) if row["seed"] is None]
+        chosen = [row for row in means if row["selection"] == means[0]["selection"]]
+        if not chosen:
+            return html_table(rows)
+        results = [
+            (
+                row["pair_set"] or "no pairs",
+                row["method"],
+                row["r"],
+                f"{row['worst_group']:.3f}",
+                f"{row['worst_group_low']:.3f} to {row['worst_group_high']:.3f}",
+                f"{row['average']:.3f}",
+            )
+            for row in sorted(chosen, key=lambda row: -row["worst_group"])
+        ]
+        columns = ("pair set", "probe", "r", "worst group", "95 %", "average")
+        return html_table(rows) + html_table(
+            results, columns, f"test accuracy, settings chosen by {chosen[0]['selection']}"
+        )
 
 
 def find_config(config: Path | None, workspace: Path | None, seed: int | None = None) -> tuple[Config, Path]:

@@ -24,6 +24,8 @@ LOW_DISK = 2 * 2**30
 LOW_MEMORY = 2 * 2**30
 LOW_SHARED = 64 * 2**20
 SHARED = Path("/dev/shm")  # noqa: S108
+NVIDIA = Path("/proc/driver/nvidia/version")
+"""There where an NVIDIA driver is loaded."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,16 @@ def _cuda() -> Finding:
     try:
         import torch
     except (ImportError, RuntimeError, OSError):
-        return Finding("cuda", "note", "unknown, torch cannot be imported")
+        return Finding("cuda", "note", "unknown, torch cannot be imported", "see torch above")
     if not torch.cuda.is_available():
-        return Finding("cuda", "note", "no GPU; encoders run on the CPU")
+        if not NVIDIA.exists():
+            return Finding("cuda", "note", "no GPU; encoders run on the CPU")
+        remedy = (
+            "install a build of torch with CUDA"
+            if torch.version.cuda is None
+            else f"install a driver for CUDA {torch.version.cuda}, or give the container the GPU"
+        )
+        return Finding("cuda", "note", "there is a GPU, but torch cannot use it", remedy)
     free, total = torch.cuda.mem_get_info(0)
     text = f"{torch.cuda.get_device_name(0)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
     return Finding("cuda", "ok", f"{text}; CUDA {torch.version.cuda}")
@@ -97,6 +106,9 @@ def _faiss() -> Finding:
         return Finding("faiss", "error", f"{name} {found} cannot be imported ({error})", "install it again")
     if devices:
         return Finding("faiss", "ok", f"{name} {found}, searches on {devices} GPU")
+    if NVIDIA.exists() and name == "faiss-cpu":
+        text = f"{name} {found}, searches on the CPU"
+        return Finding("faiss", "note", text, "pip install 'cfpairs[gpu]' to search on the GPU")
     return Finding("faiss", "ok", f"{name} {found}, searches on the CPU")
 
 
@@ -156,10 +168,20 @@ def _memory() -> Finding:
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return Finding("memory", "note", "unknown on this system")
-    text = f"{size / 2**30:.1f} GiB"
-    if size < LOW_MEMORY:
-        return Finding("memory", "note", text, "lower encoder.batch_size")
+    free = _available_memory()
+    text = f"{size / 2**30:.1f} GiB" + ("" if free is None else f", {free / 2**30:.1f} GiB free")
+    if (size if free is None else free) < LOW_MEMORY:
+        return Finding("memory", "note", text, "lower encoder.batch_size, or end other programs")
     return Finding("memory", "ok", text)
+
+
+def _available_memory() -> int | None:
+    """Bytes that programs can still have, as Linux tells; None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
 
 
 def _shared_memory() -> Finding:

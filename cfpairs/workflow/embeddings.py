@@ -142,8 +142,13 @@ def unembedded(context: Context) -> list[str]:
     They were not tried yet, or their image has other bytes now, or their part is damaged or holds another
     number type than ``encoder.store``.
     """
-    info = given_identity(context) if are_given(context) else open_encoder(context.config.encoder).info
-    return open_items(context.workspace.manifest, context.workspace, info, context.config.encoder.store)
+    workspace, store = context.workspace, context.config.encoder.store
+    if not are_given(context):
+        return open_items(workspace.manifest, workspace, open_encoder(context.config.encoder).info, store)
+    # Given vectors do not come from the images that may be there too, whose bytes say nothing of them.
+    items = read_table(workspace.manifest, columns=["item_id"])
+    items = items.append_column("path", pa.array([""] * len(items), pa.string()))
+    return open_items(items, workspace, given_identity(context), store)
 
 
 def embeddings_state(context: Context) -> tuple[str, str]:

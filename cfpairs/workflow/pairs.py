@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet, Spread
 from cfpairs.pairs.cells import cell_counts
 from cfpairs.registry import resolve
+from cfpairs.review.decisions import Decision, carry_over, decisions_in, read_waiting, write_waiting
 from cfpairs.tables import (
     MANIFEST,
     PAIRS,
     file_metadata,
     fingerprint,
     load_manifest,
+    read_table,
     write_bytes,
     write_table,
 )
@@ -111,8 +115,13 @@ def _items_known(context: Context, name: str) -> bool:
     return file_metadata(context.workspace.pairs(name)).get("made_items") == str(made)
 
 
-def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> StageResult:
+def build_pairs(
+    context: Context, pair: PairConfig, *, force: bool = False, look: bool = False
+) -> StageResult:
     """Build one pair set, unless it is there with the same inputs and settings.
+
+    With `look`, the result says at once what the pairs are worth, as far as there are embeddings of their
+    items; images that the encoder has judged anyway are embedded for it.
 
     Items that the builder makes are added to the manifest before the pairs are written: a process that is
     killed in between leaves a pair set that is missing and will be built again, never pairs of items that
@@ -133,9 +142,10 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
     wanted = _fingerprint(context, pair, builder)
     there = file_metadata(workspace.pairs(name)).get("fingerprint") == wanted
     if there and not force and _items_known(context, name):
-        return StageResult(
+        done = StageResult(
             f"pairs:{name}", False, f"pairs {name}: up to date", (), {"name": name, "made": False}
         )
+        return _with_first_line(context, done, name, builder) if look else done
     manifest = load_manifest(workspace)
     sources = source_items(manifest)
     if _joining(context, builder):
@@ -161,30 +171,100 @@ def build_pairs(context: Context, pair: PairConfig, *, force: bool = False) -> S
             )
         )
     table = PAIRS.validate(made.pairs)
-    counts = dict(made.counts())
-    if not counts.get("ok"):
+    if not made.counts().get("ok"):
         reasons = [r for r in table["reason"].to_pylist() if r]
         raise DataError(
             f"no pair could be made by {pair.method!r}",
             got=f"{len(table)} tried, such as: {reasons[0]}" if reasons else "no candidate",
         )
+    table, said = _with_decisions(context, name, table)
+    counts = dict(Counter(table["status"].to_pylist()))
+    made_ok = made.counts()["ok"]
     _write(context, name, manifest, made, table, wanted)
+    write_waiting(workspace.decisions(name), said.waiting)
     seconds = time.perf_counter() - begun
     others = "".join(f", {n} {status}" for status, n in sorted(counts.items()) if status != "ok")
-    return StageResult(
+    result = StageResult(
         f"pairs:{name}",
         True,
-        f"pairs {name}: {counts['ok']} ok{others} in {seconds:.1f} s",
-        made.notes,
+        f"pairs {name}: {counts.get('ok', 0)} ok{others} in {seconds:.1f} s",
+        (*made.notes, *said.notes),
         {
             "name": name,
             "made": True,
             "counts": counts,
             "seconds": seconds,
             "cells": cell_counts(table, sources),
-            "yield": {"tried": len(table), "kept": counts["ok"], "share": counts["ok"] / len(table)},
+            "yield": {"tried": len(table), "kept": made_ok, "share": made_ok / len(table)},
+            "decisions": {"carried_over": said.carried, "waiting": len(said.waiting)},
         },
     )
+    return _with_first_line(context, result, name, builder) if look else result
+
+
+def _with_first_line(context: Context, result: StageResult, name: str, builder: Any) -> StageResult:
+    """The result with a line on the quality of the pairs."""
+    from cfpairs.workflow.quality import first_line
+
+    if _wants_judge(builder):
+        manifest = load_manifest(context.workspace)
+        made = (
+            manifest.filter(pc.equal(manifest["pair_set"], name))
+            if "pair_set" in manifest.column_names
+            else None
+        )
+        if made is not None and len(made):
+            embed_missing(context, made)
+    line = first_line(context, name)
+    return replace(result, notes=(*result.notes, line), data=result.data | {"quality": line})
+
+
+def _readable(context: Context, path: Path) -> pa.Table | None:
+    """The pair set that is to be replaced; None if there is none, or it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return read_table(path, PAIRS)
+    except DataError as error:
+        context.progress.say(f"decisions that stood in the damaged pair set are lost: {error}")
+        return None
+
+
+@dataclass(frozen=True)
+class _Said:
+    """Decisions of people that a rebuilt pair set has taken over, and those that wait for their pairs."""
+
+    carried: int
+    waiting: list[Decision]
+    folder: Path
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        lines = [f"decisions of a review carried over: {self.carried}"] if self.carried else []
+        if self.waiting:
+            lines.append(
+                f"decisions on pairs that this set does not have: {len(self.waiting)}; they wait in "
+                f"{self.folder} until such pairs are built again"
+            )
+        return tuple(lines)
+
+
+def _with_decisions(context: Context, name: str, table: pa.Table) -> tuple[pa.Table, _Said]:
+    """`table` with what people have said of the same pairs before.
+
+    All of it is written beside the pair set first, because the old pair set goes before the new one comes.
+    """
+    file, path = context.workspace.decisions(name), context.workspace.pairs(name)
+    waiting, said = read_waiting(file), []
+    old = _readable(context, path)
+    if old is not None:
+        said, there = decisions_in(old), set(old["pair_id"].to_pylist())
+        # What the pair set says of a pair is newer than a file that an interrupted build has left.
+        waiting = [decision for decision in waiting if decision.pair_id not in there]
+    every = [*said, *waiting]
+    write_waiting(file, every)
+    table, left = carry_over(table, every)
+    return PAIRS.validate(table), _Said(len(every) - len(left), left, file)
 
 
 def _check_encoder(context: Context, pair: PairConfig, builder: Any) -> None:

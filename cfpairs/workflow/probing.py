@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from cfpairs.errors import DataError, UnknownNameError, WorkspaceError
 from cfpairs.preprocessing import Preprocessor
 from cfpairs.registry import entries, resolve, suggest
+from cfpairs.review.decisions import dropped_by_hand
 from cfpairs.tables import (
     PAIRS,
     RESULTS,
+    REVIEW_COLUMNS,
     file_metadata,
     fingerprint,
     load_manifest,
@@ -40,7 +42,19 @@ if TYPE_CHECKING:
     from cfpairs.probes.crossfit import ItemRows, PairRows
     from cfpairs.probes.study import Study
 
-__all__ = ["ProbeInputs", "latest_run", "load_inputs", "pair_set_names", "probe", "probe_state"]
+__all__ = [
+    "ProbeInputs",
+    "hand_notes",
+    "latest_run",
+    "load_inputs",
+    "pair_arguments",
+    "pair_set_names",
+    "pairs_at_hand",
+    "pairs_digest",
+    "probe",
+    "probe_state",
+    "run_spec",
+]
 
 
 @dataclass(frozen=True)
@@ -95,8 +109,16 @@ def pair_set_names(context: Context, chosen: Sequence[str] = ()) -> list[str]:
     return [*first, *(n for n in on_disk if n not in first)]
 
 
-def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
+def load_inputs(
+    context: Context, names: Sequence[str], tables: Mapping[str, pa.Table] | None = None
+) -> ProbeInputs:
     """Read and preprocess what is needed for pair sets `names`.
+
+    Parameters
+    ----------
+    names : sequence of str
+    tables : mapping of str to pyarrow.Table, optional
+        What the pair sets are taken to be; by default as they are on disk.
 
     Raises
     ------
@@ -120,9 +142,9 @@ def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
     preprocessor.fit(raw.rows([i for i in _ids(train, "train") if i in raw]))
     embeddings = preprocessor.transform_embeddings(raw)
     rows_of = _Subjects(manifest)
-    tables = {name: _read_pairs(context, name) for name in names}
+    read = {name: _read_pairs(context, name) for name in names} | dict(tables or {})
     pairs, kept = {}, {}
-    for name, table in tables.items():
+    for name, table in read.items():
         pairs[name], kept[name] = _pair_rows(name, table, embeddings, rows_of)
     return ProbeInputs(
         found,
@@ -130,10 +152,68 @@ def load_inputs(context: Context, names: Sequence[str]) -> ProbeInputs:
         _item_rows(sources, "val", embeddings, rows_of),
         _item_rows(sources, "test", embeddings, rows_of),
         pairs,
-        tables,
+        read,
         kept,
         failures(context, found),
     )
+
+
+def pairs_at_hand(context: Context, name: str) -> dict[str, Any] | None:
+    """Arguments of `assess_pairs` from the vectors that are there, as far as these are enough.
+
+    Returns
+    -------
+    dict or None
+        None where fewer than half of the usable pairs have vectors of both sides, or no training item has.
+    """
+    raw = read_embeddings(context.workspace.embeddings(encoder_id(context)))
+    manifest = load_manifest(context.workspace)
+    train = training_items(context, manifest)
+    ids = [i for i in _ids(train, "train") if i in raw]
+    table = _read_pairs(context, name)
+    usable = int(pc.sum(pc.equal(table["status"], "ok")).as_py() or 0)
+    if not ids or not usable:
+        return None
+    preprocessor = Preprocessor(context.config.preprocess)
+    preprocessor.fit(raw.rows(ids))
+    embeddings = preprocessor.transform_embeddings(raw)
+    rows_of = _Subjects(manifest)
+    pairs, kept = _pair_rows(name, table, embeddings, rows_of)
+    if 2 * len(kept) < usable:
+        return None
+    items = _item_rows(train, "train", embeddings, rows_of)
+    return pair_arguments(items, pairs, kept, table)
+
+
+def pair_arguments(train: ItemRows, pairs: PairRows, kept: Sequence[str], table: pa.Table) -> dict[str, Any]:
+    """Arguments of `assess_pairs` for one pair set.
+
+    Parameters
+    ----------
+    train : ItemRows
+        Training items.
+    pairs : PairRows
+    kept : sequence of str
+        ``pair_id`` of its rows.
+    table : pyarrow.Table
+        All pairs of the set.
+    """
+    makers = None
+    if "editor" in table.column_names:
+        editor = dict(zip(table["pair_id"].to_pylist(), table["editor"].to_pylist(), strict=True))
+        makers = [str(editor[pair]) for pair in kept]
+    return {
+        "D": pairs.differences,
+        "X": train.X,
+        "y": train.y,
+        "env": train.env,
+        "a": pairs.a,
+        "pair_labels": pairs.labels,
+        "clusters": pairs.subject_a.astype(str),
+        "pair_ids": list(kept),
+        "pair_envs": None if pairs.env_a is None or pairs.env_b is None else (pairs.env_a, pairs.env_b),
+        "makers": makers,
+    }
 
 
 def _ids(table: pa.Table, split: str) -> list[str]:
@@ -216,7 +296,7 @@ def _known(rows: Sequence[dict[str, Any]], column: str, otherwise: Sequence[Any]
     return [o if row[column] is None else row[column] for row, o in zip(rows, otherwise, strict=True)]
 
 
-def _spec(context: Context, names: Sequence[str]) -> dict[str, Any]:
+def run_spec(context: Context, names: Sequence[str]) -> dict[str, Any]:
     """All that the result of a run depends on."""
     config = context.config
     encoder = encoder_id(context)
@@ -228,8 +308,18 @@ def _spec(context: Context, names: Sequence[str]) -> dict[str, Any]:
         "source_digest": source_digest(context),
         "contents": contents_digest(context.workspace.embeddings(encoder), ids),
         **_made_by(context),
-        "pair_sets": {name: table_digest(read_table(context.workspace.pairs(name), PAIRS)) for name in names},
+        "pair_sets": {name: pairs_digest(context, name) for name in names},
     }
+
+
+def pairs_digest(context: Context, name: str) -> str:
+    """Digest of all that is computed from in a pair set: its pairs and which of them are used.
+
+    Keeping a pair that is used anyway, or a note, changes nothing; dropping one does, and taking that back
+    gives the old digest again.
+    """
+    table = read_table(context.workspace.pairs(name), PAIRS)
+    return table_digest(table, [c for c in sorted(table.column_names) if c not in REVIEW_COLUMNS])
 
 
 def _items_used(context: Context, names: Sequence[str]) -> pa.Array:
@@ -251,7 +341,7 @@ def _made_by(context: Context) -> dict[str, Any]:
             f"training items are to come from pair set {missing[0]!r}, which is not there",
             remedy="make it with 'cfpairs build', or take it out of data.train_with",
         )
-    digests = {n: table_digest(read_table(context.workspace.pairs(n), PAIRS)) for n in names}
+    digests = {n: pairs_digest(context, n) for n in names}
     return {"train_with": digests} if digests else {}
 
 
@@ -274,30 +364,60 @@ def probe_state(context: Context) -> tuple[str, str]:
     latest = latest_run(context)
     if latest is None:
         return "missing", ""
-    if latest != _run_id(_spec(context, pair_set_names(context))):
-        return "stale", "items, pairs or settings changed since"
+    wanted = run_spec(context, pair_set_names(context))
+    if latest != _run_id(wanted):
+        return "stale", _what_changed(context.workspace.probe_run(latest) / "spec.json", wanted)
     return "done", ""
 
 
-def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
+_CHANGES = {
+    "source_digest": "the items changed",
+    "contents": "images or vectors of items changed",
+    "encoder_id": "another encoder is set",
+    "preprocess": "the preprocessing changed",
+    "train_with": "the training items that pair sets made changed",
+    "probe": "settings of the probes changed",
+}
+
+
+def _what_changed(spec_file: Path, wanted: dict[str, Any]) -> str:
+    """In what a run differs from the one that is wanted."""
+    try:
+        spec = json.loads(spec_file.read_text())
+        before, now = dict(spec["pair_sets"]), wanted["pair_sets"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "items, pairs or settings changed since"
+    said = [words for key, words in _CHANGES.items() if spec.get(key) != wanted.get(key)]
+    said += [f"pairs {name} changed" for name in now if name in before and before[name] != now[name]]
+    said += [f"pairs {name} are new" for name in now if name not in before]
+    said += [f"pairs {name} are gone" for name in before if name not in now]
+    return ", ".join(said) or "it was made by another version"
+
+
+def probe(context: Context, pair_sets: Sequence[str] = (), *, every: bool = False) -> StageResult:
     """Fit every configured probe on the pair sets, unless that very run is there.
 
     Parameters
     ----------
     pair_sets : sequence of str
         Names; by default all that are in the workspace.
+    every : bool
+        Fit every probe that there is instead; without a pair set, every one that needs none.
     """
     begun = time.perf_counter()
+    left_out: tuple[str, ...] = ()
+    if every:
+        context, left_out = _with_every(context, bool(pair_sets))
     config = context.config.probe
     for method in config.methods:
         if method not in entries("probes"):
             resolve("probes", method)
     names = pair_set_names(context, pair_sets)
-    spec = _spec(context, names)
+    spec = run_spec(context, names)
     run_id = _run_id(spec)
     folder = context.workspace.probe_run(run_id)
     made = not (folder / "results.parquet").exists()
-    notes: tuple[str, ...] = ()
+    notes = left_out
     if made:
         # scikit-learn and SciPy take seconds to import; status and errors do not wait for them.
         from cfpairs.probes.study import run_study
@@ -313,9 +433,10 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
             validation=inputs.val,
             highest=highest_ranks(quality),
         )
-        notes = (*study.notes, *_failure_notes(inputs))
+        notes = (*left_out, *study.notes, *_failure_notes(inputs))
         _write(folder, spec, study)
     write_bytes(context.workspace.latest_probe, json.dumps({"run_id": run_id}).encode())
+    by_hand = _dropped_by_hand(context, names)
     results = read_table(folder / "results.parquet", RESULTS).to_pylist()
     seconds = time.perf_counter() - begun
     fits = read_table(folder / "grid.parquet").num_rows
@@ -324,9 +445,36 @@ def probe(context: Context, pair_sets: Sequence[str] = ()) -> StageResult:
         "probe",
         made,
         f"{line} in {seconds:.1f} s" if made else f"{line}, up to date",
-        notes,
-        {"run_id": run_id, "folder": str(folder), "results": [_plain(row) for row in results]},
+        (*hand_notes(by_hand), *notes),
+        {
+            "run_id": run_id,
+            "folder": str(folder),
+            "dropped_by_hand": by_hand,
+            "results": [_plain(row) for row in results],
+        },
     )
+
+
+def _dropped_by_hand(context: Context, names: Sequence[str]) -> dict[str, int]:
+    tables = {name: read_table(context.workspace.pairs(name), PAIRS) for name in names}
+    return {name: dropped_by_hand(table) for name, table in tables.items()}
+
+
+def hand_notes(by_hand: Mapping[str, int]) -> tuple[str, ...]:
+    """A line for each pair set that people have dropped pairs of."""
+    return tuple(f"pairs {name}: {n} dropped by hand, not used" for name, n in by_hand.items() if n)
+
+
+def _with_every(context: Context, named: bool) -> tuple[Context, tuple[str, ...]]:
+    """The configuration with every probe, and a line on those that must wait for pairs."""
+    names = sorted(entries("probes"))
+    lacking: list[str] = []
+    if not named and not context.workspace.pair_set_names():
+        lacking = [name for name in names if "pairs" in resolve("probes", name).needs]
+    methods = tuple(name for name in names if name not in lacking)
+    changed = context.with_config(probe=context.config.probe.model_copy(update={"methods": methods}))
+    line = f"there is no pair set ('cfpairs build' makes one); without it go {', '.join(lacking)}"
+    return changed, (line,) if lacking else ()
 
 
 def _failure_notes(inputs: ProbeInputs) -> tuple[str, ...]:

@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 from cfpairs.encoders.base import library_versions
 from cfpairs.errors import WorkspaceError
-from cfpairs.tables import RESULTS, file_metadata, fingerprint, load_manifest, read_table, write_bytes
+from cfpairs.review.decisions import dropped_by_hand
+from cfpairs.tables import (
+    PAIRS,
+    RESULTS,
+    REVIEW_COLUMNS,
+    file_metadata,
+    fingerprint,
+    load_manifest,
+    read_table,
+    table_digest,
+    write_bytes,
+)
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.manifest import group_table, source_digest
-from cfpairs.workflow.probing import ProbeInputs, latest_run, load_inputs
-from cfpairs.workflow.quality import assess_all, stored_quality
+from cfpairs.workflow.probing import ProbeInputs, hand_notes, latest_run, load_inputs
+from cfpairs.workflow.quality import assess_all, stored_comparison, stored_quality
 
 if TYPE_CHECKING:
     from cfpairs.report.assess import PairSetInput
@@ -27,7 +38,16 @@ LIBRARIES = ("cfpairs", "numpy", "scipy", "scikit-learn", "pyarrow", "torch", "o
 
 
 def _fingerprint(context: Context, run_id: str) -> str:
-    return fingerprint("report", 1, run_id, context.config.report.model_dump(mode="json"))
+    said = _said(context)
+    more = [said] if said else []
+    return fingerprint("report", 1, run_id, context.config.report.model_dump(mode="json"), *more)
+
+
+def _said(context: Context) -> dict[str, str]:
+    """Digests of what people have said of the pairs, by pair set; the page shows their notes."""
+    tables = {n: read_table(context.workspace.pairs(n), PAIRS) for n in context.workspace.pair_set_names()}
+    spoken = {n: [c for c in REVIEW_COLUMNS if c in table.column_names] for n, table in tables.items()}
+    return {n: table_digest(tables[n], columns) for n, columns in spoken.items() if columns}
 
 
 def report_state(context: Context) -> tuple[str, str]:
@@ -76,6 +96,7 @@ def report(context: Context) -> StageResult:
         data=_data(context, inputs, manifest.num_rows),
         provenance=_provenance(context, inputs, run_id, spec),
         gallery=context.config.report.gallery,
+        comparison=stored_comparison(folder),
     )
     plain = render_json(data)
     write_bytes(workspace.report_html, render_html(data).encode())
@@ -85,7 +106,7 @@ def report(context: Context) -> StageResult:
         "report",
         True,
         f"report: {workspace.report_html} in {seconds:.1f} s",
-        (),
+        hand_notes({name: dropped_by_hand(table) for name, table in inputs.tables.items()}),
         {"html": str(workspace.report_html), "json": str(workspace.report_json), "verdict": plain["verdict"]},
         render_terminal(data),
     )
@@ -113,16 +134,26 @@ def _pair_sets(context: Context, inputs: ProbeInputs, folder: Path) -> list[Pair
 def _pair_set(context: Context, inputs: ProbeInputs, name: str, quality: dict[str, Any]) -> PairSetInput:
     from cfpairs.report.assess import PairSetInput
 
-    rows = inputs.tables[name].to_pylist()
+    rows = [_with_note(row) for row in inputs.tables[name].to_pylist()]
     card = context.workspace.card(name)
     return PairSetInput(
         name=name,
         method=rows[0]["method"] if rows else name,
-        counts=dict(Counter(row["status"] for row in rows)),
+        counts=dict(Counter(_status(row) for row in rows)),
         quality=quality,
         pairs=sorted(rows, key=lambda row: row["status"] != "ok"),
         card=card.read_text(encoding="utf-8") if card.exists() else "",
     )
+
+
+def _status(row: dict[str, Any]) -> str:
+    return "dropped by hand" if row.get("decision") == "drop" else str(row["status"])
+
+
+def _with_note(row: dict[str, Any]) -> dict[str, Any]:
+    """The pair with its reviewer's note as part of the reason."""
+    said = [part for part in (row["reason"], row.get("note")) if part]
+    return row | {"reason": "; ".join(said) or None}
 
 
 def _image_finder(context: Context, manifest: Any) -> Callable[[str], Path | None]:

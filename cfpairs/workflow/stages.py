@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
+from cfpairs.config import PairConfig
 from cfpairs.errors import CfpairsError
+from cfpairs.review.decisions import dropped_by_hand
 from cfpairs.tables import load_manifest, read_table
 from cfpairs.vectors import part_files
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.embeddings import embed, embeddings_state, encoder_id
 from cfpairs.workflow.manifest import make_manifest, manifest_state
 from cfpairs.workflow.pairs import build_pairs, needs_embeddings, pairs_state
-from cfpairs.workflow.probing import pair_set_names, probe, probe_state
+from cfpairs.workflow.probing import latest_run, pair_set_names, probe, probe_state
 from cfpairs.workflow.reporting import report, report_state, standing_report
 
 __all__ = ["StageState", "run_stages", "stage_states"]
@@ -20,35 +25,85 @@ __all__ = ["StageState", "run_stages", "stage_states"]
 
 @dataclass(frozen=True)
 class StageState:
-    """One line of ``cfpairs status``: ``state`` is done, stale, missing or unknown; ``detail`` says why."""
+    """One line of ``cfpairs status``.
+
+    Attributes
+    ----------
+    stage : str
+    state : str
+        ``done``, ``stale``, ``missing`` or ``unknown``.
+    detail : str
+        Why, and what else is to know.
+    rows : int or None
+        Items, pairs, vectors or results.
+    size : int or None
+        Bytes on disk.
+    time : str or None
+        When its last file was written, as ISO 8601 in UTC.
+    """
 
     stage: str
     state: str
     detail: str
     rows: int | None = None
+    size: int | None = None
+    time: str | None = None
 
 
 def stage_states(context: Context) -> list[StageState]:
     """The state of every stage, in order; never raises for a fault in one stage."""
     workspace = context.workspace
-    found = [_state("manifest", lambda: manifest_state(context), lambda: len(load_manifest(workspace)))]
-    configured = {p.set_name: p for p in context.config.pairs}
-    for name, pair in configured.items():
-        found.append(
-            _state(
-                f"pairs:{name}",
-                lambda pair=pair: pairs_state(context, pair),  # type: ignore[misc]
-                lambda name=name: read_table(workspace.pairs(name)).num_rows,  # type: ignore[misc]
-            )
+    found = [
+        _state(
+            "manifest",
+            lambda: manifest_state(context),
+            lambda: len(load_manifest(workspace)),
+            lambda: [workspace.manifest],
         )
-    for name in pair_set_names(context):
-        if name not in configured:
-            rows = read_table(workspace.pairs(name)).num_rows
-            found.append(StageState(f"pairs:{name}", "done", "not in the configuration", rows))
-    found.append(_state("embeddings", lambda: embeddings_state(context), lambda: _embedded(context)))
-    found.append(_state("probe", lambda: probe_state(context), None))
-    found.append(_state("report", lambda: report_state(context), None))
+    ]
+    configured = {p.set_name: p for p in context.config.pairs}
+    on_disk = workspace.pair_set_names()
+    for name in [*configured, *(n for n in pair_set_names(context) if n not in configured)]:
+        found.append(_pair_state(context, name, configured.get(name), name in on_disk))
+    found.append(
+        _state(
+            "embeddings",
+            lambda: embeddings_state(context),
+            lambda: _embedded(context),
+            lambda: _files(workspace.embeddings(encoder_id(context))),
+        )
+    )
+    run = latest_run(context)
+    folder = None if run is None else workspace.probe_run(run)
+    found.append(
+        _state(
+            "probe",
+            lambda: probe_state(context),
+            lambda: 0 if folder is None else read_table(folder / "results.parquet").num_rows,
+            lambda: [] if folder is None else _files(folder),
+        )
+    )
+    pages = [workspace.report_html, workspace.report_json]
+    found.append(_state("report", lambda: report_state(context), None, lambda: pages))
     return found
+
+
+def _pair_state(context: Context, name: str, pair: PairConfig | None, there: bool) -> StageState:
+    """The state of a pair set, and how many of its pairs people have dropped."""
+    workspace = context.workspace
+
+    def look() -> tuple[str, str]:
+        state, why = ("done", "not in the configuration") if pair is None else pairs_state(context, pair)
+        by_hand = dropped_by_hand(read_table(workspace.pairs(name))) if there else 0
+        said = [why] if why else []
+        return state, "; ".join([*said, *([f"{by_hand} dropped by hand"] if by_hand else [])])
+
+    return _state(
+        f"pairs:{name}",
+        look,
+        lambda: read_table(workspace.pairs(name)).num_rows,
+        lambda: _files(workspace.pair_folder(name)),
+    )
 
 
 def _embedded(context: Context) -> int:
@@ -56,13 +111,35 @@ def _embedded(context: Context) -> int:
     return sum(read_table(file, columns=["item_id"]).num_rows for file in part_files(folder))
 
 
-def _state(stage: str, look: Callable[[], tuple[str, str]], count: Callable[[], int] | None) -> StageState:
+def _files(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if file.is_file()]
+
+
+def _state(
+    stage: str,
+    look: Callable[[], tuple[str, str]],
+    count: Callable[[], int] | None,
+    files: Callable[[], Iterable[Path]],
+) -> StageState:
     try:
         state, detail = look()
-        rows = count() if count is not None and state != "missing" else None
+        if state == "missing":
+            return StageState(stage, state, detail)
+        rows = count() if count is not None else None
+        looked = [stat for file in files() if (stat := _stat(file)) is not None]
     except CfpairsError as error:
         return StageState(stage, "unknown", str(error))
-    return StageState(stage, state, detail, rows)
+    size = sum(stat.st_size for stat in looked)
+    last = max((stat.st_mtime for stat in looked), default=None)
+    when = None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds")
+    return StageState(stage, state, detail, rows, size, when)
+
+
+def _stat(file: Path) -> os.stat_result | None:
+    try:
+        return file.stat()
+    except OSError:
+        return None
 
 
 def run_stages(context: Context) -> Iterator[StageResult]:

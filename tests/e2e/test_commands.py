@@ -108,7 +108,8 @@ def test_commands_need_only_the_workspace(project, tmp_path):
     work = project / "work"
     made = run("build", "--method", "edit", "--pairs", 44, "--name", "more", "-w", work, cwd=tmp_path)
     assert "pairs more: 44 ok" in made.stdout
-    assert "44 new" in run("embed", "-w", work, cwd=tmp_path).stdout
+    assert "quality of more: " in made.stdout and "run 'cfpairs embed'" not in made.stdout
+    assert "up to date" in run("embed", "-w", work, cwd=tmp_path).stdout  # embedded for that line
     probe = run(
         "probe", "--r", 4, "--pair-set", "more", "--pair-set", "edit", "-w", work, "--json", cwd=tmp_path
     )

@@ -141,7 +141,11 @@ def held_out_average(train, pairs):
     judge = PairJudge(pairs, 1)
     for number, directions in enumerate(fold_directions(pairs, fold, 1)):
         data = fold_data(coding, train, pairs, fold == number, directions)
-        judge.add(fold == number, Predictor(ERM().fit(data, [Setting("erm", 0, 100.0)], [0]), coding))
+        judge.add(
+            fold == number,
+            fold == number,
+            Predictor(ERM().fit(data, [Setting("erm", 0, 100.0)], [0]), coding),
+        )
     return judge.scores().average[0]
 
 
@@ -171,3 +175,44 @@ def test_errors(data):
         run_study(train, none, [good], ProbeConfig(r=1))
     alone = run_study(train, test, [], ProbeConfig(methods=("erm",), seeds=(0,)))
     assert {r["selection"] for r in alone.results} == {"in-domain", "leave-one-env-out", "oracle"}
+
+
+def test_auto_stays_within_the_highest_rank_but_for_the_ceiling(data):
+    """The limit is that of the label guard and the rank anchor; the curve alone goes further."""
+    train, test, good, _ = data
+    config = ProbeConfig(methods=("ncm", "ncm-whitened"), C=(1.0,), seeds=(0,), folds=3)
+    free, held = (run_study(train, test, [good], config, highest=h) for h in ({}, {"good": 2}))
+    assert max(find(free, method="ncm", selection=s, seed=None)["r"] for s in ("pairs", "oracle")) > 2
+    assert {row["r"] for row in held.results if row["selection"] != "oracle"} <= {1, 2}
+    assert max(row["r"] for row in held.results if row["selection"] == "oracle") > 2
+    assert max(row["r"] for row in held.curves) > 2
+    named = run_study(train, test, [good], config.model_copy(update={"r": (4,)}), highest={"good": 2})
+    assert {row["r"] for row in named.results} == {4}
+    # What is set within the limit are r and ridge: no test label, no group of the validation split.
+    other = ItemRows(test.ids, test.X, 1 - test.y, test.env, test.subject)
+    again = run_study(train, other, [good], config, highest={"good": 2})
+    for row in held.results:
+        if row["selection"] == "pairs" and row["seed"] == 0:
+            same = find(again, method=row["method"], selection="pairs", seed=0)
+            assert (row["r"], json.loads(row["params"])["C"]) == (same["r"], json.loads(same["params"])["C"])
+
+
+def test_methods_without_pairs_are_judged_by_fits_that_have_not_seen_a_subject(data):
+    """Labels at random: a probe that had seen the rows it judges would know them."""
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(200, 300)), rng.integers(0, 2, 200)
+    y[:2] = 0, 1
+    train = item_rows(X, y, np.zeros(200), "t")
+    zero = np.zeros(100, np.int64)
+    # Every pair joins two subjects, so that its sides may be judged by two fits.
+    across = PairRows(
+        "across", "across", X[:100], X[100:], y[:100].astype(np.int64), zero, zero + 1, train.subject[:100],
+        train.subject[100:],
+    )  # fmt: skip
+    config = ProbeConfig(methods=("erm",), C=(100.0,), seeds=(0,), selection=("pairs",))
+    (row,) = (r for r in run_study(train, train, [across], config).results if r["seed"] == 0)
+    assert row["average"] > 0.95
+    own = run_study(train, train, [pair_rows("own", X[:100], X[:100], y[:100], train.ids[:100])], config)
+    (alone,) = (r for r in own.results if r["seed"] == 0)
+    assert json.loads(alone["params"])["score"] < 0.65 and alone["flip_rate"] == 0.0
+    assert 0.2 < row["flip_rate"] < 0.8

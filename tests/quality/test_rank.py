@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cfpairs.quality.interval import count_above, rank_interval
-from cfpairs.quality.measure import measure
+from cfpairs.quality.measure import measure, yardsticks
 from cfpairs.quality.noise import fit_noise
 from cfpairs.quality.rank import flip_rank, winsorize
 from cfpairs.quality.spectrum import spectrum
@@ -27,7 +27,7 @@ def ranks(k: int, d: int, x2: np.ndarray, noise: str, seeds: int = 4) -> tuple[f
             scale = np.arange(1, d + 1) ** -0.3
             scale = scale / np.sqrt(np.mean(scale**2))
         differences, _ = planted(k, d, x2, rng, scale)
-        flips.append(measure(differences, None, None, seed).rank)
+        flips.append(measure(differences, yardsticks(None, None, *differences.shape), seed).rank)
         edges.append(fit_noise(spectrum(differences)).rank)
     return float(np.mean(flips)), float(np.mean(edges))
 
@@ -71,18 +71,20 @@ def test_one_strong_direction_does_not_hide_the_others() -> None:
 def test_a_direction_along_one_coordinate_counts() -> None:
     rng = np.random.default_rng(2)
     differences = rng.normal(size=(60, 40)) + 8.0 * rng.normal(size=(60, 1)) * np.eye(40)[3]
-    assert measure(differences, None, None, 0).rank == 1
+    assert measure(differences, yardsticks(None, None, *differences.shape), 0).rank == 1
     assert flip_rank(differences, np.random.default_rng(0)).rank == 0  # what flips alone would say
 
 
 def test_swapping_sides_and_scaling_change_nothing_and_rotation_nearly_nothing() -> None:
     rng = np.random.default_rng(4)
     differences, _ = planted(80, 120, strengths(5.0, 9.0, 6, 80, 120), rng)
-    before = measure(differences, None, None, 0)
-    swapped = measure(differences * rng.choice([-1.0, 1.0], size=(80, 1)), None, None, 0)
-    scaled = measure(1e3 * differences, None, None, 0)
+    before = measure(differences, yardsticks(None, None, *differences.shape), 0)
+    swapped = measure(
+        differences * rng.choice([-1.0, 1.0], size=(80, 1)), yardsticks(None, None, *differences.shape), 0
+    )
+    scaled = measure(1e3 * differences, yardsticks(None, None, *differences.shape), 0)
     rotation = np.linalg.qr(rng.normal(size=(120, 120)))[0]
-    rotated = measure(differences @ rotation, None, None, 0)
+    rotated = measure(differences @ rotation, yardsticks(None, None, *differences.shape), 0)
     assert before.rank == swapped.rank == scaled.rank == rotated.rank == 6
     assert swapped.edge == pytest.approx(before.edge, rel=1e-5)
     assert scaled.edge == pytest.approx(1e3 * float(before.edge or 0.0), rel=1e-5)

@@ -17,7 +17,6 @@ from cfpairs.quality.reliability import (
     distance,
     signal_strengths,
     squared_cosines,
-    term_two,
 )
 from cfpairs.quality.spectrum import spectrum
 from tests.quality.worlds import frame, off, planted, strengths
@@ -151,23 +150,6 @@ def test_estimated_strengths_spread_more_than_true_ones() -> None:
         narrowed.append(np.std(unspread(found, k)))
     assert np.mean(read) > 2.0  # the truth has no spread at all
     assert np.mean(narrowed) < 0.7 * np.mean(read)
-
-
-def test_term_two_is_the_signal_that_a_probe_still_reads() -> None:
-    d, k = 120, 400
-    estimates, errors, truths = [], [], []
-    for seed in range(6):
-        rng = np.random.default_rng([seed, 6])
-        x2 = np.array([9.0, 6.0, 4.0])
-        differences, truth = planted(k, d, x2, rng)
-        probe = rng.normal(size=d) / np.sqrt(d)
-        probe -= truth[:, :2] @ (truth[:, :2].T @ probe)  # blind to two of three directions
-        found = term_two(differences @ probe, float(probe @ probe))
-        estimates.append(found.value)
-        errors.append(found.error)
-        truths.append(x2[2] * float(truth[:, 2] @ probe) ** 2)
-    assert abs(np.mean(estimates) - np.mean(truths)) < 3.0 * np.mean(errors) / np.sqrt(6) + 0.01
-    assert term_two(np.zeros(10), 1.0).value == 0.0
 
 
 def test_an_artefact_of_every_pair_is_reproducible_and_so_not_seen() -> None:

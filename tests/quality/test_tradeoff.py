@@ -23,7 +23,7 @@ from tests.quality.worlds import frame, world
 Floats = np.ndarray
 
 
-OPTIONAL = ("a", "pair_labels", "clusters", "pair_ids", "pair_envs", "control", "probe")
+OPTIONAL = ("a", "pair_labels", "clusters", "pair_ids", "pair_envs", "control", "makers")
 
 
 def check(pairs: dict[str, Any]) -> Inputs:

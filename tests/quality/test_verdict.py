@@ -10,8 +10,9 @@ import pytest
 from cfpairs.quality.curves import LabelCheck
 from cfpairs.quality.evidence import Evidence
 from cfpairs.quality.labels import LabelKept
+from cfpairs.quality.more import NOTHING
 from cfpairs.quality.partners import Partners
-from cfpairs.quality.result import CellRow, FlagRow, ForecastRow, SplitHalf, TradeoffRow
+from cfpairs.quality.result import CellRow, FlagRow, ForecastRow, SplitHalf, Systematics, TradeoffRow
 from cfpairs.quality.verdict import judge
 from cfpairs.quality.words import percent
 
@@ -31,10 +32,11 @@ GOOD = Evidence(
         TradeoffRow(2, 0.98, 0.5, 0.05, 0.4, 0.8),
     ),
     labels=KEPT,
-    partners=Partners(0.9, 0.02, np.full(200, 0.1)),
+    partners=Partners(0.9, 0.02),
     bend=0.05,
     edge_rank=3,
-    artefact=None,
+    systematics=Systematics(0.1, 0.5, None, ()),
+    more=NOTHING,
     has_labels=True,
     has_environments=True,
     forecast=(ForecastRow(200, 0.1, 0.05, 0.15), ForecastRow(400, 0.07, 0.02, 0.12)),
@@ -59,7 +61,7 @@ WORSE: list[tuple[str, str, Evidence]] = [
     ),
     ("needs_pairs", "stands above the noise", replace(GOOD, rank=0)),
     ("needs_pairs", "cannot tell signal", replace(GOOD, rank=0, confident=False)),
-    ("fix_pairs", "making a pair", replace(GOOD, artefact=0.9)),
+    ("fix_pairs", "making a pair", replace(GOOD, systematics=Systematics(0.1, 0.5, 0.9, ()))),
     ("fix_pairs", "miss the environment", replace(GOOD, tradeoff=row(environment_removed=0.2))),
     ("fix_pairs", "5.0 times", replace(GOOD, tradeoff=row(environment_left=5.0))),
     ("needs_pairs", "may halve that", replace(GOOD, tradeoff=row(environment_left=3.5))),
@@ -71,7 +73,7 @@ WORSE: list[tuple[str, str, Evidence]] = [
         replace(FAR, forecast=(ForecastRow(400, 0.4, 0.3, 0.5), ForecastRow(800, 0.25, 0.2, 0.3))),
     ),
     ("usable", "would help little", replace(FAR, forecast=(ForecastRow(800, 0.4, 0.3, 0.5),))),
-    ("usable", "more than the environment", replace(GOOD, partners=Partners(0.52, 0.02, np.zeros(200)))),
+    ("usable", "more than the environment", replace(GOOD, partners=Partners(0.52, 0.02))),
     ("usable", "2.5 times", replace(GOOD, tradeoff=row(environment_left=2.5))),
     ("usable", "cannot be told apart", replace(GOOD, tradeoff=row(label_removed_deconfounded=None))),
     ("usable", "15 % of the label", replace(GOOD, tradeoff=row(label_removed_deconfounded=0.15))),

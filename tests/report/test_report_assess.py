@@ -37,7 +37,8 @@ def test_the_sample_says_what_it_was_made_to_say(data: ReportData) -> None:
 def test_json_has_the_agreed_keys_and_nothing_that_json_cannot_hold(data: ReportData) -> None:
     found = render_json(data)
     assert set(found) == {
-        "schema_version", "verdict", "pair_sets", "results", "curves", "groups", "data", "provenance",
+        "schema_version", "verdict", "pair_sets", "results", "curves", "groups", "comparison", "data",
+        "provenance",
     }  # fmt: skip
     assert set(found["verdict"]) == {"level", "text", "recommended_r"}
     assert json.loads(json.dumps(found, allow_nan=False)) == found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -346,3 +347,17 @@ def test_many_groups_are_folded(given: dict[str, Any]) -> None:
     ]
     assert "All 36 groups" in render_html(without_figures(assess(**(given | {"groups": rows}))))
     assert "All 4 groups" not in render_html(without_figures(assess(**given)))
+
+
+def test_what_every_rule_would_have_chosen_stands_in_one_folded_table(given: dict[str, Any]) -> None:
+    gains = {"gain": 0.61, "gain_low": 0.55, "gain_high": 0.66, "gain_p": 0.0005, "seconds": 1.5}
+    rows = [row | (gains if row["method"] == "ncm" else {}) for row in given["results"]]
+    extra = {"setting": {"class_weight": 3.0}, "settings_tried": 7, "fits": 154}
+    for row in rows:
+        row["params"] = json.dumps(json.loads(row["params"]) | extra)
+    text = render_html(assess(**(given | {"results": rows})))
+    folded = text[text.index("What every rule would have chosen, and at what cost") :]
+    table = folded[: folded.index("</table>")]
+    assert table.count("<tr>") == 1 + len(rows) // 4  # a heading, and the mean over seeds of every choice
+    for words in ("class weight 3", '<td class="num">7</td>', ">154</td>", "61.0", "55.0 to 66.0"):
+        assert words in table

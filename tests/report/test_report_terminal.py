@@ -28,6 +28,10 @@ def test_the_verdict_comes_first_and_the_table_fits(given: dict[str, Any]) -> No
     table = [line.split() for line in lines if line.startswith(("edit", "nearest", "random"))]
     assert len(table) == 6
     assert table[1] == ["edit", "NCM", "70.0", "(65.9", "to", "74.1)", "79.5", "7.0", "4"]
+    at = next(i for i, line in enumerate(lines) if "had the rule been (edit)" in line)
+    by_rule = [line.split() for line in lines[at + 1 : at + 4]]
+    assert by_rule[0] == ["Probe", "pairs", "domain", "oracle*"]
+    assert by_rule[2] == ["NCM", "70.0", "66.0", "71.0"]
     assert "! Fewer than 20 val items in digit 5 to 9 in grass (12)" in text
 
 

@@ -19,7 +19,7 @@ from cfpairs.errors import CfpairsError
 from cfpairs.tables import file_metadata, load_manifest
 from cfpairs.vectors import Embeddings, part_files, read_embeddings
 from cfpairs.workflow import Context, embed, make_manifest, run_stages, stage_states
-from cfpairs.workflow.embeddings import encoder_id
+from cfpairs.workflow.embeddings import encoder_id, unembedded
 
 N, DIM = 60, 6
 
@@ -172,6 +172,19 @@ def test_every_layout_gives_each_item_its_own_vector(tmp_path: Path, write: Any)
     assert manifest["item_id"].to_pylist() == ids
     assert manifest["label_name"].to_pylist() == columns["label"]
     assert set(manifest["path"].to_pylist()) == {""} and set(manifest["width"].to_pylist()) == {0}
+
+
+def test_images_beside_the_vectors_are_not_what_they_were_made_from(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    columns, vectors = world()
+    write_csv(root, {**columns, "path": [f"{i}.png" for i in columns["id"]]})
+    np.save(root / "embeddings.npy", vectors)
+    for i in columns["id"]:
+        (root / f"{i}.png").write_bytes(png(np.zeros((4, 4, 3), np.uint8)))
+    made = context(root, {"spec": "given"}, embeddings="embeddings.npy")
+    embed(made)
+    assert unembedded(made) == [] and not embed(made).made
+    assert {s.stage: s.state for s in stage_states(made)}["embeddings"] == "done"
 
 
 def test_what_is_written_is_what_every_encoder_writes(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from cfpairs.workflow.context import training_items
 from cfpairs.workflow.embeddings import encoder_id
 from cfpairs.workflow.manifest import make_manifest
 from cfpairs.workflow.pairs import pairs_state
-from cfpairs.workflow.probing import _spec
+from cfpairs.workflow.probing import run_spec
 from tests.dataset_fakes import fake_waterbirds
 
 COUNTS = {
@@ -82,7 +82,7 @@ def test_a_run_depends_on_what_was_embedded(tmp_path: Path) -> None:
     digests = []
     for contents in (["x"] * len(ids), ["y"] + ["x"] * (len(ids) - 1)):
         write_vectors(part, ids, np.zeros((len(ids), 2), np.float32), contents, {})
-        digests.append(_spec(here, [])["contents"])
+        digests.append(run_spec(here, [])["contents"])
     assert digests[0] != digests[1]
 
 
@@ -91,4 +91,4 @@ def test_a_pair_set_that_is_not_there_cannot_join(tmp_path: Path) -> None:
 
     make_manifest(here)
     with pytest.raises(WorkspaceError, match="from pair set 'edit', which is not there"):
-        _spec(here, [])
+        run_spec(here, [])

@@ -1,0 +1,66 @@
+"""The main figures of a part of the pairs, to compare with those of all."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfpairs.quality.curves import MAX_R, check_labels, tradeoff_rows
+from cfpairs.quality.frame import Frame
+from cfpairs.quality.inputs import Inputs
+from cfpairs.quality.measure import measure
+from cfpairs.quality.reliability import HalfSplitter
+from cfpairs.quality.remainder import measure_remainder
+from cfpairs.quality.result import DropRow
+from cfpairs.quality.spectrum import spectrum
+
+__all__ = ["drop_row"]
+
+Floats = NDArray[np.float64]
+
+_FLIPS = 3
+
+
+def drop_row(inputs: Inputs, frame: Frame, dropped: int, core: int, r: int, seed: int) -> DropRow:
+    """Figures of the pairs in `inputs`.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    frame : Frame
+    dropped : int
+        How many pairs were taken out; goes into the row.
+    core : int
+        Number of directions whose misalignment is given.
+    r : int
+        Number of directions whose removal is given.
+    seed : int
+    """
+    lengths = np.linalg.norm(inputs.D, axis=1)
+    order = np.argsort(lengths, kind="stable")
+    sound = order[lengths[order] > 0.0]
+    measured = measure(inputs.D[sound], frame.choices, seed, draws=0, flips=_FLIPS)
+    halves = HalfSplitter(
+        inputs.D[sound], np.random.default_rng([seed, 2]), clusters=inputs.clusters[sound], repeats=4
+    ).at(max(1, core))
+    directions = spectrum(inputs.D).top(min(max(r, 1), MAX_R))
+    labels = check_labels(inputs, directions, frame.label_metric, kept=False)
+    left = measure_remainder(
+        inputs,
+        frame.label_metric,
+        labels.deconfounded,
+        directions.shape[1],
+        np.random.default_rng([seed, 5]),
+    )
+    rows = tradeoff_rows(inputs, frame, directions, labels, left)
+    last = rows[-1] if rows else None
+    return DropRow(
+        dropped=dropped,
+        sigma=measured.sigma,
+        noise_share=measured.noise_share,
+        rank=measured.rank,
+        misalignment=None if halves is None or measured.rank == 0 else halves.misalignment,
+        environment_removed=None if last is None else last.environment_removed,
+        label_removed_deconfounded=None if last is None else last.label_removed_deconfounded,
+        environment_left=None if last is None else last.environment_left,
+    )

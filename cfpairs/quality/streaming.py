@@ -1,0 +1,125 @@
+"""Spectrum, rank and reliability from sums over the pairs, without the pairs themselves.
+
+Many pairs (tens of thousands) are read in blocks. What depends on their spectrum follows exactly from
+second moments; the sign flips that the rank is counted against have a limit for many pairs that needs only
+the variance of every coordinate.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh, qr
+from scipy.optimize import brentq
+
+from cfpairs.quality.moments import FOLDS, PairMoments
+from cfpairs.quality.rank import ONE_COORDINATE, FlipRank, flip_margin
+from cfpairs.quality.reliability import Halves
+from cfpairs.quality.spectrum import Spectrum
+
+__all__ = ["halves_of_moments", "many_flips_rank", "top_directions"]
+
+Floats = NDArray[np.float64]
+
+_STEPS = 4  # of subspace iteration
+_BESIDE, _HALVINGS = 8, 3
+
+
+def many_flips_rank(
+    found: Spectrum, gram: Floats, even_pairs: float, *, above_edge: int = 0, widening: float = 1.0
+) -> FlipRank:
+    """Count the directions stronger than the limit of infinitely many sign flips, taken out one by one.
+
+    With coordinate variances v of what r directions leave, flipped differences have their largest squared
+    singular value at ``k min_w [1 / w + mean of v_i / (1 - v_i w) summed over i, over k]``, 0 < w < 1 / max v
+    (Silverstein and Choi 1995).
+
+    Parameters
+    ----------
+    found : Spectrum
+        Of `gram`.
+    gram : ndarray of shape (d, d)
+        Of the shortened pairs, in the metric that the rank is counted in.
+    even_pairs : float
+        See `PairMoments.even_pairs`.
+    above_edge, widening
+        As in `cfpairs.quality.rank.flip_rank`.
+    """
+    k, d = found.n_pairs, found.dim
+    squares, energy = found.values**2, np.diag(gram).copy()
+    limit = min(found.numerical_rank, d - 1, k - 1)
+    level = 0.0
+    for r in range(limit + 1):
+        free = k - r
+        # What is left has d - r dimensions, and its energy lies in d coordinates.
+        variances = np.clip(energy, 0.0, None) / free * (d / max(d - r, 1))
+        level = np.sqrt(free * _edge(variances, even_pairs * free / k * (d / max(d - r, 1))))
+        level *= widening * flip_margin(k, d, r)
+        if r == limit:
+            return FlipRank(r, float(level))
+        lone = r < above_edge and float((found.directions[:, r] ** 4).sum()) > ONE_COORDINATE
+        if not lone and found.values[r] <= level:
+            return FlipRank(r, float(level))
+        energy -= squares[r] * found.directions[:, r] ** 2
+    return FlipRank(limit, float(level))
+
+
+def _edge(variances: Floats, k: float) -> float:
+    """Largest eigenvalue of the covariance of k noisy rows with these coordinate variances."""
+    v = variances[variances > 0.0]
+    if not len(v):
+        return 0.0
+    top = float(v.max())
+
+    def slope(w: float) -> float:
+        return float(-1.0 / w**2 + (v**2 / (1.0 - v * w) ** 2).sum() / k)
+
+    low, high = 1e-9 / top, (1.0 - 1e-9) / top
+    w = brentq(slope, low, high, xtol=1e-12 / top) if slope(low) < 0.0 < slope(high) else high
+    return float(1.0 / w + (v / (1.0 - v * w)).sum() / k)
+
+
+def top_directions(gram: Floats, r: int, start: Floats | None = None) -> Floats:
+    """First r eigenvectors of a positive matrix, (d, r), by subspace iteration from a good start.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (d, d)
+    r : int
+    start : ndarray of shape (d, m), optional
+        Orthonormal, m over r: such as the leading eigenvectors of a matrix that differs by chance.
+    """
+    d = len(gram)
+    if start is None or start.shape[1] <= r or d <= 2 * start.shape[1]:
+        return np.asarray(eigh(gram, subset_by_index=(d - r, d - 1))[1][:, ::-1])
+    basis = start
+    for _ in range(_STEPS):
+        basis = qr(gram @ basis, mode="economic", check_finite=False)[0]
+    _, turn = np.linalg.eigh(basis.T @ gram @ basis)
+    return np.asarray(basis @ turn[:, ::-1][:, :r])
+
+
+def halves_of_moments(moments: PairMoments, rng: np.random.Generator, start: Floats, max_rank: int) -> Halves:
+    """Overlaps of the directions of two halves of the folds, for three halvings.
+
+    Parameters
+    ----------
+    moments : PairMoments
+    rng : numpy.random.Generator
+    start : ndarray of shape (d, m)
+        Leading directions of all pairs.
+    max_rank : int
+        Largest r that will be asked for.
+    """
+    splits = [(0, *rest) for rest in combinations(range(1, FOLDS), FOLDS // 2 - 1)]
+    r = max(0, min(max_rank, start.shape[1] - _BESIDE, moments.dim))
+    overlaps = []
+    if r:
+        for index in rng.permutation(len(splits))[:_HALVINGS]:
+            one = splits[index]
+            other = tuple(sorted(set(range(FOLDS)) - set(one)))
+            parts = [top_directions(moments.robust_gram(half), r, start) for half in (one, other)]
+            overlaps.append(np.clip(parts[0].T @ parts[1], -1.0, 1.0))
+    return Halves(overlaps, moments.n_pairs, moments.dim)

@@ -1,0 +1,147 @@
+"""Many pairs: sums that merge, flips in the limit, and the same answers as from pairs held in memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cfpairs.errors import DataError
+from cfpairs.quality import PairMoments, assess_pairs, inputs
+from cfpairs.quality.rank import flip_rank, winsorize
+from cfpairs.quality.spectrum import spectrum, spectrum_of_moment
+from cfpairs.quality.streaming import many_flips_rank, top_directions
+from tests.quality.worlds import off, planted, strengths, world
+
+K, D = 3000, 60
+
+
+@pytest.fixture
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read in blocks from 500 pairs on."""
+    monkeypatch.setattr(inputs, "MANY", 500)
+    monkeypatch.setattr("cfpairs.quality.assess.MANY", 500)
+    monkeypatch.setattr("cfpairs.quality.moments._BLOCK_BYTES", 8 * D * 400)
+
+
+def test_parts_merge_into_the_sums_of_all() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(900, 20)) * rng.gamma(2.0, size=(900, 1))
+    folds = rng.integers(0, 6, 900)
+    whole = PairMoments(20, limit=4.0).update(rows, folds=folds)
+    parts = [PairMoments(20, limit=4.0).update(rows[i::3], folds=folds[i::3]) for i in range(3)]
+    merged = parts[0].merge(parts[1]).merge(parts[2])
+    assert merged.n_pairs == whole.n_pairs == 900
+    assert merged.gram() == pytest.approx(rows.T @ rows, rel=1e-10)
+    assert merged.gram([2]) == pytest.approx(whole.gram([2]), rel=1e-10)
+    size = 1e-5 * float(np.trace(rows.T @ rows))
+    assert merged.robust_gram() == pytest.approx(whole.robust_gram(), abs=size)
+    assert merged.even_pairs == pytest.approx(whole.even_pairs)
+    assert whole.even_pairs < 900
+    short = np.where(np.linalg.norm(rows, axis=1) > 1.05 * 4.0, 4.0 / np.linalg.norm(rows, axis=1), 1.0)
+    cut = rows * short[:, None]
+    assert whole.robust_gram() == pytest.approx(cut.T @ cut, abs=size)
+
+
+def test_sums_that_do_not_fit_are_refused() -> None:
+    one = PairMoments(4, limit=1.0).update(np.ones((3, 4)))
+    with pytest.raises(DataError, match="dimension"):
+        one.merge(PairMoments(5))
+    with pytest.raises(DataError, match="shortened"):
+        one.merge(PairMoments(4, limit=2.0).update(np.ones((3, 4))))
+    with pytest.raises(DataError, match="dimension"):
+        one.update(np.ones((3, 5)))
+    with pytest.raises(DataError, match="not finite"):
+        one.update(np.full((3, 4), np.nan))
+    with pytest.raises(DataError, match="single pairs"):
+        assess_pairs(one, pair_labels=[0, 1, 1])
+
+
+@pytest.mark.parametrize(("s", "uneven"), [(0, False), (8, False), (8, True)])
+def test_the_limit_of_flips_counts_as_flips_do(s: int, uneven: bool) -> None:
+    rng = np.random.default_rng(s)
+    noise = np.linspace(0.6, 1.4, D) if uneven else 1.0
+    rows, _ = planted(K, D, strengths(4.0, 9.0, s, K, D), rng, noise)
+    moments = PairMoments(D).update(rows)
+    gram = moments.robust_gram()
+    found = many_flips_rank(spectrum_of_moment(gram, K), gram, moments.even_pairs)
+    flips = flip_rank(winsorize(rows), rng)
+    assert found.rank == s
+    assert s <= flips.rank <= s + 3 * uneven  # a few flips are less sure than their limit
+    assert found.edge == pytest.approx(flips.edge, rel=0.06)
+
+
+def test_leading_directions_are_those_of_a_full_decomposition() -> None:
+    rng = np.random.default_rng(2)
+    rows, _ = planted(400, 80, strengths(5.0, 9.0, 4, 400, 80), rng)
+    start = spectrum(rows[::2]).top(20)
+    found = top_directions(rows.T @ rows, 4, start)
+    assert off(found, spectrum(rows).top(4)) < 1e-2
+    assert off(top_directions(rows.T @ rows, 4), spectrum(rows).top(4)) < 1e-7
+
+
+def test_many_pairs_are_assessed_as_few_are(few_are_many: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    rows, truth = planted(K, D, strengths(5.0, 9.0, 6, K, D), rng)
+    rows[17] *= 8.0
+    rows[40] = 0.0
+    rows[900] = -rows[30]
+    rows[901] = rows[30] + 1e-4 * rng.normal(size=D)
+    found = assess_pairs(rows)
+    assert found.rank == 6
+    assert off(spectrum(rows).top(6), truth) == pytest.approx(found.misalignment, abs=0.05)
+    assert {(f.pair_id, f.flag) for f in found.flags} >= {
+        ("17", "outlier"),
+        ("40", "failed edit"),
+        ("900", "duplicate"),
+        ("901", "duplicate"),
+    }
+    assert found.flags[0].pair_id in ("17", "40")
+    monkeypatch.setattr(inputs, "MANY", 10**6)
+    monkeypatch.setattr("cfpairs.quality.assess.MANY", 10**6)
+    few = assess_pairs(rows)
+    assert (few.rank, few.verdict.level) == (found.rank, found.verdict.level)
+    assert few.sigma == pytest.approx(found.sigma, rel=0.01)
+    assert few.misalignment == pytest.approx(found.misalignment, abs=0.03)
+    summed = assess_pairs(PairMoments(D).update(rows))
+    assert summed.rank == 6 and summed.flags == ()
+    assert summed.misalignment == pytest.approx(found.misalignment, abs=0.03)
+
+
+def test_labels_and_environments_of_many_pairs(few_are_many: None) -> None:
+    w = world(1500, D)
+    pairs = w.edits(1400, np.random.default_rng(0))
+    found = assess_pairs(pairs.pop("D"), **pairs)
+    assert found.verdict.level == "good"
+    assert sum(cell.n_pairs for cell in found.cells) == 1400
+    row = found.tradeoff[0]
+    assert row.environment_removed is not None and row.environment_removed > 0.95
+    assert row.label_removed_deconfounded is not None and row.label_removed_deconfounded < 0.1
+
+
+def test_copies_that_make_a_direction_are_named(few_are_many: None) -> None:
+    rows = np.random.default_rng(5).normal(size=(1200, D))
+    rows[700:] = rows[3]
+    found = assess_pairs(rows)
+    assert sum(flag.flag == "duplicate" for flag in found.flags) == 500
+    assert found.verdict.level == "fix_pairs"
+
+
+def test_a_file_is_read_in_blocks(few_are_many: None, tmp_path: Path) -> None:
+    rows = np.random.default_rng(6).normal(size=(20_000, D)).astype(np.float32)
+    np.save(tmp_path / "d.npy", rows)
+    held = np.load(tmp_path / "d.npy", mmap_mode="r")
+    most = []
+    for k in (5000, 20_000):
+        tracemalloc.start()
+        found = assess_pairs(held[:k], draws=0)
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.rank == 0 and found.rank_interval == (0, 0)
+    assert most[1] - most[0] < 0.5 * (rows[5000:].nbytes)
+    with pytest.raises(DataError, match="got 1 of 20000 pairs: 77"):
+        broken = rows.copy()
+        broken[77, 3] = np.nan
+        assess_pairs(broken)
