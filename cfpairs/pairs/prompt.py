@@ -137,7 +137,7 @@ class PromptBuilder:
             inputs,
             items,
             pairs,
-            method="Two texts that differ in the environment alone, encoded by the text tower of the encoder.",
+            method="Two texts that differ in the environment alone, encoded by the encoder's text tower.",
             settings={**self.options.model_dump(mode="json"), "such as": f"{chosen[0].a} / {chosen[0].b}"},
             limits=LIMITS,
             notes=notes,
