@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("cfpairs-work"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
-    head = "# Published figures and ours\n\nWritten by `make papers` from what each study measured; not by hand.\n"
+    head = "# Published figures and ours\n\nWritten by `make papers` from what each study measured.\n"
     write_bytes(args.out, "\n".join([head, *(section(name, args.work) for name in STUDIES)]).encode())
     print(args.out)
     return 0

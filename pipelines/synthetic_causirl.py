@@ -189,7 +189,7 @@ def draw(rows: Sequence[Row], study: Study, kind: str) -> bytes:
         axes = figure.subplots()
         at = np.arange(len(study.weights))
         for name, colour in (("target", "#2c6fbb"), ("adversary", "#b3282d")):
-            mean, sd = (100 * np.array(part) for part in zip(*(told(rows, w, name) for w in study.weights)))
+            mean, sd = 100 * np.array([told(rows, weight, name) for weight in study.weights]).T
             axes.errorbar(at, mean, sd, color=colour, marker="o", ms=4, lw=1.6, capsize=3, label=name)
         axes.axhline(50, color="#777777", lw=0.9, ls="--", label="chance")
         axes.set_xticks(at, [f"{weight:g}" for weight in study.weights])

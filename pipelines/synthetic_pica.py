@@ -1,8 +1,8 @@
 """Find the component that has one distribution in two Gaussian environments.
 
 Paper: Norman, Meir (2025), Unsupervised Invariant Risk Minimization, section 3.1 and figure 2.
-Data: simulated. x = mu_e + A_inv z_inv + A_e z_e + noise in three dimensions; z_e varies five times as much in
-the first environment as in the second.
+Data: simulated. x = mu_e + A_inv z_inv + A_e z_e + noise in three dimensions; z_e varies five times as much
+in the first environment as in the second.
 Cost, expected result and all settings: configs/synthetic-pica.yaml.
 Run: python pipelines/synthetic_pica.py --out cfpairs-work/synthetic-pica [--seeds 20]
 Writes results.csv, figure.svg and figure.png.

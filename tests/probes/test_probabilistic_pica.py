@@ -69,7 +69,7 @@ def test_the_projection_is_orthogonal_to_the_environmental_directions():
 
 
 def test_samples_and_codes_are_those_of_the_model():
-    X, env, A_inv, *_ = world((1.0, 0.2))
+    X, env, *_ = world((1.0, 0.2))
     model = ProbabilisticPICA(N_INV, N_ENV, environment_variances=(1.0, 0.2)).fit(X, env=env)
     drawn = model.sample(40000, 1, 0)
     np.testing.assert_allclose(np.cov(drawn.T), model.covariance(1), atol=0.2)
