@@ -240,7 +240,7 @@ class TrainDFR(ProbeMethod):
         Single precision is enough for tolerances down to `ROUGH_TOL`, whatever the rows are in.
         """
         subsets = ROUGH_SUBSETS if data.rows.X.dtype == np.float32 else SUBSETS
-        X = _own(data.rows.X, data).astype(np.float32 if tol >= ROUGH_TOL else np.float64)
+        X: Array = np.asarray(_own(data.rows.X, data), np.float32 if tol >= ROUGH_TOL else np.float64)
         fits = fit_dfr(
             Rows(X, data.rows.y, data.rows.env), X, data.n_classes, data.n_env, settings, seeds,
             weight=data.weight, tol=tol, subsets=subsets,
