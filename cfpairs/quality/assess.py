@@ -203,6 +203,8 @@ def _assess(
     off = None
     if r:
         off = distance(alignment[:r]) if agreement is None else joined(agreement.misalignment, bend)
+    turn = _turn(look, directions[:, :r])
+    off = None if off is None else joined(off, turn)
     evidence = Evidence(
         n_pairs=look.n_pairs,
         n_sources=look.n_sources,
@@ -222,9 +224,11 @@ def _assess(
         more=NOTHING,
         has_labels=inputs.y is not None,
         has_environments=inputs.env is not None,
-        forecast=forecast_rows(agreement, measured.n_pairs, d, bend) if measured.rank else (),
+        forecast=forecast_rows(agreement, measured.n_pairs, d, bend, turn) if measured.rank else (),
         flags=flags.flag_rows(doubts, inputs.pair_ids),
         cells=cells,
+        turn=turn,
+        uneven=measured.uneven,
     )
     evidence = replace(
         evidence,
@@ -237,6 +241,7 @@ def _assess(
             systematics=systematics,
             growth=look.growth,
             cells=cells,
+            turn=turn,
         ),
     )
     verdict, advice = judge(evidence)
@@ -257,6 +262,8 @@ def _assess(
         alignment=tuple(float(c) for c in alignment),
         directions=_direction_rows(look),
         misalignment=evidence.misalignment,
+        noise_turn=turn,
+        noise_uneven=measured.uneven,
         forecast=evidence.forecast,
         tradeoff=curves.rows,
         split_half=agreement,
@@ -430,6 +437,21 @@ def _core(rows: tuple[TradeoffRow, ...], measured: Measured, alignment: Floats) 
     return max(1, len(right) if right.all() else int(right.argmin()))
 
 
+def _turn(look: Look, directions: Floats) -> float:
+    """How far the removed directions are turned by the long axes of uneven noise.
+
+    A metric that evens the noise shows it. Without one, as many of the directions may be axes of the noise as
+    exceed what stands above noise of any shape.
+    """
+    measured = look.measured
+    r, sure = directions.shape[1], measured.checks.screenot
+    if r == 0 or measured.rank == 0:
+        return 0.0
+    if not measured.uneven or sure is None:
+        return measured.turn(directions)
+    return float(np.sqrt(max(0.0, 1.0 - sure / max(r, measured.rank))))
+
+
 def _alignment(look: Look) -> Floats:
     """Cosines of the directions up to the rank: from halves, or from the noise model where these fail.
 
@@ -441,4 +463,5 @@ def _alignment(look: Look) -> Floats:
     if found is None:
         return look.measured.by_model
     turned = np.linalg.norm(look.robust[:, :rank].T @ look.removed.top(rank), axis=0)
+    turned *= look.measured.held(look.removed.top(rank))[: len(turned)]
     return np.asarray(found[: len(turned)] * np.minimum(1.0, turned[: len(found)]))
