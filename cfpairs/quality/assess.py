@@ -308,8 +308,10 @@ def _doubts(look: Look, r: int, advised: int, seed: int) -> list[flags.Doubt]:
     places = None
     if sample.a is not None and advised:
         rng = np.random.default_rng([seed, 12])
+        none = np.zeros(len(order), dtype=np.int64)
+        envs = tuple(none if env is None else env[order] for env in (sample.env_a, sample.env_b))
         places = match_places(
-            sample.a[order], sample.D[order], sample.kinds[order], sample.clusters[order], advised, rng
+            sample.a[order], sample.D[order], (envs[0], envs[1]), sample.clusters[order], rng
         )
     near = [replace(doubt, index=int(look.index[order[doubt.index]])) for doubt in wrong_matches(places)]
     return [*look.doubts, *look.more_doubts(r), *near]
