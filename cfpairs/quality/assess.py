@@ -68,6 +68,7 @@ def assess_pairs(
     control: ArrayLike | None = None,
     probe: Probe | None = None,
     makers: ArrayLike | None = None,
+    shift: float = 1.0,
     seed: int = 0,
     draws: int | None = None,
 ) -> PairQuality:
@@ -104,6 +105,9 @@ def assess_pairs(
         (held out over pairs only with a function).
     makers : array-like of shape (k,), optional
         What made each pair, such as the name of its editor.
+    shift : float
+        How large the shift in use is expected to be, in shifts of the pairs: the change of the probe's logit
+        that the removal leaves grows with its square (`TermTwo.in_use`).
     seed : int
         Seed of the sign flips and random halves.
     draws : int, optional
@@ -117,7 +121,7 @@ def assess_pairs(
     Raises
     ------
     DataError
-        If shapes do not fit or values are not finite.
+        If shapes do not fit, values are not finite, or `shift` is not a positive number.
 
     Notes
     -----
@@ -133,6 +137,8 @@ def assess_pairs(
     >>> quality.rank, quality.recommended_r, round(quality.sigma, 1)
     (1, 1, 1.0)
     """
+    if not np.isfinite(shift) or shift <= 0.0:
+        raise DataError("the shift in use is no size", got=shift, expected="a positive number")
     inputs, moments = _checked(
         D,
         X,
@@ -147,7 +153,7 @@ def assess_pairs(
         makers=makers,
     )
     with threadpool_limits(1, user_api="blas"):
-        return _assess(inputs, moments, probe, seed, draws)
+        return _assess(inputs, moments, probe, shift, seed, draws)
 
 
 def _checked(
@@ -179,7 +185,12 @@ def _look(inputs: Inputs, moments: PairMoments | None, frame: Frame, seed: int, 
 
 
 def _assess(
-    inputs: Inputs, moments: PairMoments | None, probe: Probe | None, seed: int, draws: int | None
+    inputs: Inputs,
+    moments: PairMoments | None,
+    probe: Probe | None,
+    shift: float,
+    seed: int,
+    draws: int | None,
 ) -> PairQuality:
     d = inputs.D.shape[1]
     frame = frame_of(inputs, len(inputs.D) if moments is None else moments.n_pairs, seed)
@@ -268,7 +279,7 @@ def _assess(
         tradeoff=curves.rows,
         split_half=agreement,
         robust=_robust_row(look, frame, evidence, advised),
-        term_two=None if probe is None else _term_two(look, probe, advised, seed),
+        term_two=None if probe is None else _term_two(look, probe, advised, shift, seed),
         wedin=wedin(measured.strengths, measured.sigma, measured.n_pairs, d),
         systematics=systematics,
         more_pairs=evidence.more,
@@ -363,9 +374,9 @@ def _robust_row(look: Look, frame: Frame, seen: Evidence, r: int) -> RobustRow |
     )
 
 
-def _term_two(look: Look, probe: Probe, r: int, seed: int) -> TermTwo | None:
+def _term_two(look: Look, probe: Probe, r: int, shift: float, seed: int) -> TermTwo | None:
     if look.moments is not None:
-        return term_two_of_moments(look.moments, probe, r, look.measured)
+        return term_two_of_moments(look.moments, probe, r, look.measured, shift)
     order = look.order
     return term_two(
         look.sample.D[order],
@@ -374,6 +385,7 @@ def _term_two(look: Look, probe: Probe, r: int, seed: int) -> TermTwo | None:
         r,
         look.measured,
         np.random.default_rng([seed, 11]),
+        shift,
     )
 
 

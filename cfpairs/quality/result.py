@@ -194,6 +194,10 @@ class TermTwo:
         Length of the probe's weights theta.
     held_out : bool
         Whether pairs were held out; without it the value is too low.
+    shift : float
+        Size of the shift in use, in shifts of the pairs, as the caller expects it.
+    in_use : float
+        ``shift^2 value``: the mean squared change over a shift of that size.
     """
 
     value: float
@@ -201,6 +205,8 @@ class TermTwo:
     model: float | None
     norm: float
     held_out: bool
+    shift: float
+    in_use: float
 
 
 @dataclass(frozen=True)
