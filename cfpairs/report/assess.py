@@ -46,6 +46,8 @@ def assess(
     gallery: int,
     comparison: Sequence[Mapping[str, Any]] = (),
     grid: Iterable[Mapping[str, Any]] = (),
+    commands: Sequence[str] = (),
+    configuration: str = "",
 ) -> ReportData:
     """Put the findings together and say what they mean.
 
@@ -73,6 +75,9 @@ def assess(
         Pair sets on equal numbers of pairs, the best first.
     grid : iterable of dict
         Rows of ``grid.parquet``, one a fit, for the map of accuracy over r and ridge.
+    commands : sequence of str
+    configuration : str
+        What makes it all again; see `ReportData`.
     gallery : int
         How many sound pairs of each pair set to show, and at most as many that were set apart.
     """
@@ -112,6 +117,8 @@ def assess(
         ),
         comparison=tuple(comparison),
         maps=map_views(grid, chosen_by, order, best),
+        commands=tuple(commands),
+        configuration=configuration,
     )
 
 

@@ -143,7 +143,9 @@ def comparison_caption(rows: Sequence[Mapping[str, Any]]) -> str:
     behind, spread = as_float(second.get("behind")), as_float(second.get("spread"))
     if levels[0] != levels[1]:
         names = [LEVEL_NAMES.get(level, level).lower() for level in levels]
-        text += f": its verdict is \u201c{names[0]}\u201d, that of {second.get('name')} \u201c{names[1]}\u201d"
+        text += (
+            f": its verdict is \u201c{names[0]}\u201d, that of {second.get('name')} \u201c{names[1]}\u201d"
+        )
     elif behind is not None and spread is not None and abs(behind) < 2 * spread:
         text += f", but {second.get('name')} is so close that another draw of pairs may turn the order"
     elif behind is not None:

@@ -74,9 +74,7 @@ def _points(curve: Curve, average: bool) -> list[_Point]:
     if not average:
         return [_Point(p.r, p.worst_group, p.low, p.high) for p in curve.points]
     return [
-        _Point(p.r, p.average, p.average_low, p.average_high)
-        for p in curve.points
-        if p.average is not None
+        _Point(p.r, p.average, p.average_low, p.average_high) for p in curve.points if p.average is not None
     ]
 
 
@@ -146,8 +144,8 @@ def forecast_figure(data: ReportData, *, width: int, height: int, name: str) -> 
     for i, (label, rows) in enumerate(found[:MAX_SERIES]):
         x = [row[0] for row in rows]
         colour = TOKENS[f"s{i + 1}"]
-        low, high = ([row[side] for row in rows] for side in (2, 3))
-        if None not in low and None not in high:
+        low, high = ([v for row in rows if (v := row[side]) is not None] for side in (2, 3))
+        if len(low) == len(high) == len(rows):
             axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
         axes.plot(
             x, [row[1] for row in rows], color=colour, lw=1.8, ls=DASHES[i], marker=MARKERS[i], ms=6.0, mew=0,
@@ -202,7 +200,7 @@ def scree_figure(pairs: PairSetView, *, width: int, height: int, name: str) -> M
     if len(ends) == 2 and 0 <= ends[0] <= ends[1] < len(values):
         axes.axvspan(
             max(ends[0], 0.4) + 0.5, ends[1] + 0.5, color=TOKENS["s3"], alpha=0.2, lw=0,
-            label="end of the signal, 95 %",
+            label="signal ends",
         )  # fmt: skip
     if edge is not None and edge > 0:
         axes.axhline(edge, color=TOKENS["s2"], lw=1.3, ls=(0, (5, 2.5)), label="noise edge")

@@ -58,7 +58,10 @@ def gallery_of(
         tuple(view(pair) for pair in _evenly(sound, limit)),
         tuple(
             PairGroup(
-                name, flag_meaning(name) or status_meaning(name), tuple(map(view, members[:most])), len(members)
+                name,
+                flag_meaning(name) or status_meaning(name),
+                tuple(map(view, members[:most])),
+                len(members),
             )
             for (name, members), most in zip(
                 groups.items(), _shares([len(m) for m in groups.values()], limit), strict=True

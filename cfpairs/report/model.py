@@ -12,8 +12,8 @@ __all__ = [
     "CellView",
     "Curve",
     "CurvePoint",
-    "GroupView",
     "FlagView",
+    "GroupView",
     "Item",
     "KeyNumber",
     "MapCell",
@@ -347,6 +347,10 @@ class ReportData:
         Rows of `cfpairs.quality.ComparisonRow`, the best pair set first.
     maps : tuple of MapView
         The recommended pair set first.
+    commands : tuple of str
+        Lines for a shell that make the findings and the page again.
+    configuration : str
+        The configuration that they need, YAML; may be empty.
     """
 
     title: str
@@ -367,3 +371,5 @@ class ReportData:
     curve_rows: tuple[Mapping[str, Any], ...] = field(repr=False)
     comparison: tuple[Mapping[str, Any], ...] = ()
     maps: tuple[MapView, ...] = ()
+    commands: tuple[str, ...] = ()
+    configuration: str = ""

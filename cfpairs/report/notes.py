@@ -1,4 +1,4 @@
-"""Every figure and map of the page: its id, its conclusion, and where its numbers stand in ``report.json``."""
+"""Every figure of the page: its id, its conclusion, and where its numbers stand in ``report.json``."""
 
 from __future__ import annotations
 

@@ -93,7 +93,9 @@ def choice_text(data: ReportData) -> str:
     if best is None:
         return ""
     words = rule(best.selection)
-    text = f"r = {best.r} and ridge strength C = {number(best.C)} were chosen by {words.title}: {words.meaning}."
+    text = (
+        f"r = {best.r} and ridge strength C = {number(best.C)} were chosen by {words.title}: {words.meaning}."
+    )
     if best.tried:
         text += f" It chose among {count(best.tried)} settings"
         text += f" with a score of {per_cent(best.score)}." if best.score is not None else "."
@@ -117,7 +119,9 @@ def map_caption(view: MapView) -> str:
     here = next((c for c in known if (c.r, c.C) == view.chosen), None)
     if here is not None:
         lost = 100 * (_worst(top) - _worst(here))
-        text += f"; the framed choice, r = {here.r}, C = {number(here.C)}, reaches {per_cent(here.worst_group)}"
+        text += (
+            f"; the framed choice, r = {here.r}, C = {number(here.C)}, reaches {per_cent(here.worst_group)}"
+        )
         text += "." if lost < 3 else f", {lost:.1f} points less, which test alone could have told."
     else:
         text += "."

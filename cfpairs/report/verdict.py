@@ -201,9 +201,7 @@ def _next_steps(
     if chosen:
         # The quality speaks of the r that the pairs alone suggest; what counts is the one that was chosen.
         steps = [chosen, *(line for line in steps if not line.startswith(REMOVAL))]
-    if not steps:
-        steps = [sentence(_default_step(level, outcome, best))]
-    return tuple(dict.fromkeys(steps))
+    return tuple(dict.fromkeys([sentence(_default_step(level, outcome, best)), *steps]))
 
 
 REMOVAL = "Removing r ="

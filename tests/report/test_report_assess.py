@@ -16,13 +16,13 @@ from cfpairs.report.as_json import QUALITY_FIELDS, render_json
 from cfpairs.report.assess import assess
 from cfpairs.report.captions import (
     cells_caption,
-    curve_caption,
     forecast_caption,
     scree_caption,
     tradeoff_caption,
 )
 from cfpairs.report.groups import TINY
 from cfpairs.report.model import PairSetInput, PairSetView, ReportData
+from cfpairs.report.probe_captions import curve_caption
 from cfpairs.report.values import jsonable
 from cfpairs.tables import RESULTS
 from tests.report.sample import RANKS
