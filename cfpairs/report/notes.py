@@ -61,7 +61,7 @@ def figure_notes(data: ReportData) -> Mapping[str, FigureNote]:
             ("coverage", "cells", cells_caption),
         ):
             given = pairs.quality.get(field)
-            if as_floats(given) or as_rows(given):
+            if pairs.cells if key == "coverage" else as_floats(given) or as_rows(given):
                 notes.append(FigureNote(f"{key}-{i}", pairs.name, caption(pairs), (*root, field)))
     if data.comparison:
         notes.append(FigureNote("equal", None, comparison_caption(data.comparison), ("comparison",)))

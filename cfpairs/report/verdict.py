@@ -201,7 +201,10 @@ def _next_steps(
     if chosen:
         # The quality speaks of the r that the pairs alone suggest; what counts is the one that was chosen.
         steps = [chosen, *(line for line in steps if not line.startswith(REMOVAL))]
-    return tuple(dict.fromkeys([sentence(_default_step(level, outcome, best)), *steps]))
+    action = sentence(_default_step(level, outcome, best))
+    if not steps or level in ("good", "usable"):  # for the others the quality knows better what is lacking
+        steps = [action, *steps]
+    return tuple(dict.fromkeys(steps))
 
 
 REMOVAL = "Removing r ="
