@@ -26,7 +26,7 @@ from cfpairs.report.values import as_float, as_floats, as_int, as_mapping
 from cfpairs.report.verdict import choose, matching_erm, overall, quality_level
 from cfpairs.report.words import rule
 
-__all__ = ["PairSetInput", "ReportData", "assess"]
+__all__ = ["PairSetInput", "ReportData", "assess", "recommended"]
 
 PROBE_ORDER = ("erm", "ncm")
 
@@ -120,6 +120,23 @@ def assess(
         commands=tuple(commands),
         configuration=configuration,
     )
+
+
+def recommended(
+    results: Iterable[Mapping[str, Any]], selection: str, levels: Mapping[str, str | None]
+) -> tuple[Result | None, Result | None]:
+    """The result that the verdict would recommend and the ERM result beside it.
+
+    Without an NCM probe the one with the best validation score stands in.
+    """
+    summaries = _summaries(results)
+    primary = _primary_rule(summaries, selection)
+    chosen_by = [row for row in summaries if row.selection == primary]
+    best = choose(chosen_by, levels)
+    scored = [row for row in chosen_by if row.score is not None]
+    if best is None and scored:
+        best = max(scored, key=lambda row: row.score or 0.0)
+    return best, matching_erm(chosen_by, best)
 
 
 AVERAGE_ENDS = ("average_low", "average_high")
