@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from typer.testing import CliRunner
 
 from cfpairs import cli
 from cfpairs.encoders.findings import Measurement
+from cfpairs.errors import WorkspaceError
 from cfpairs.review import server
+from cfpairs.workflow import compare
 from cfpairs.workflow.doctor import EncoderReport, Finding
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "json.md"
@@ -64,6 +67,25 @@ def test_every_command_prints_the_documented_keys(
     check("list", answer(root, "list"))
     out = str(tmp_path / "c.yaml")
     check("init", answer(root, "init", "table", "--root", "data", "--out", out))
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [("nowhere", "no workspace: got nowhere"), ("unprobed", "workspace unprobed has no probe run")],
+)
+def test_what_cannot_be_compared_is_said_in_a_line(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "unprobed").mkdir()
+    for name in ("cfpairs.yaml", "manifest.parquet"):
+        kept = root / "work" / name
+        (tmp_path / "unprobed" / name).write_bytes(kept.read_bytes())
+    with pytest.raises(WorkspaceError, match=re.escape(said)):
+        compare(Path(other), root / "work", tmp_path / "both.html")
+    with pytest.raises(WorkspaceError, match=re.escape(said)):
+        compare(root / "work", Path(other), tmp_path / "both.html")
+    assert not (tmp_path / "both.html").exists()
 
 
 def test_the_documented_keys_of_doctor() -> None:
