@@ -57,6 +57,7 @@ CHECK = """() => {
     scroll: root.scrollWidth, width: root.clientWidth, past, dim,
     drawn: [...document.querySelectorAll("svg")].filter((el) => el.getBoundingClientRect().width > 0).length,
     broken: [...document.images].filter((el) => el.complete && !el.naturalWidth).length,
+    table: document.querySelector("table.sortable")?.closest(".scroll").clientWidth,
     unnamed: [...document.querySelectorAll("button, a, input, summary, [tabindex]")].filter((el) =>
       !(el.getAttribute("aria-label") || el.textContent.trim() || el.labels?.[0]?.textContent.trim())).length,
   };
@@ -120,6 +121,7 @@ def test_it_reads_at_every_width_in_light_and_dark(
                 assert found["scroll"] <= width and found["past"] == []
                 assert found["dim"] == [] and found["broken"] == found["unnamed"] == 0
                 assert found["drawn"] == 2 + 3 + 3 + 1
+                assert found["table"] >= min(0.8 * width, 1200)
         shot = tab.page.screenshot(path=tmp_path / f"{scheme}.png", timeout=SLOW)
         assert len(shot) > 10_000
         assert tab.faults == []
