@@ -27,10 +27,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-// Paper has no folds to open.
+// Paper has no folds to open; long tables of numbers that a figure shows stay out.
 let closed = [];
 addEventListener("beforeprint", () => {
-  closed = [...document.querySelectorAll("details:not([open])")];
+  closed = [...document.querySelectorAll("details:not([open], .data)")];
   closed.forEach((fold) => { fold.open = true; });
 });
 addEventListener("afterprint", () => closed.forEach((fold) => { fold.open = false; }));
