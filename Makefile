@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Compiled modules are kept: without them every process compiles torch and all else again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench papers clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)
@@ -30,6 +30,15 @@ bench: $(READY)
 	$(BIN)/python pipelines/bench_composite.py
 	$(BIN)/python pipelines/bench_quality.py
 	$(BIN)/python pipelines/bench_matching.py --skip greedy optimal
+
+# What the studies of papers find, from scratch or from where they stopped; IDX is a folder of four IDX files.
+IDX ?= /usr/share/datasets/fashion-mnist
+papers: $(READY)
+	$(BIN)/python pipelines/synthetic_ncm.py
+	$(BIN)/python pipelines/synthetic_causirl.py
+	$(BIN)/python pipelines/synthetic_pica.py
+	@if test -d "$(IDX)"; then $(BIN)/python pipelines/viae_mnist.py --root "$(IDX)" --runs 3; else echo "no folder $(IDX): viae_mnist.py is left out"; fi
+	$(BIN)/python pipelines/results.py
 
 # uv resolves torch and torchvision as one; it is installed into the environment itself.
 $(READY): pyproject.toml constraints.txt

@@ -65,6 +65,14 @@ _BUILT_IN: dict[str, dict[str, Entry]] = {
             "cfpairs.pairs.random:RandomBuilder",
             "any item with the same label in another environment",
         ),
+        "transfer": Entry(
+            "cfpairs.pairs.transfer.builder:TransferBuilder",
+            "same item, decoded in another environment by an autoencoder (VIAE); embeddings or small images",
+        ),
+        "prompt": Entry(
+            "cfpairs.pairs.prompt:PromptBuilder",
+            "two texts that differ in the environment alone, for encoders that read texts (open_clip)",
+        ),
         "import": Entry(
             "cfpairs.pairs.importing:ImportBuilder",
             "pairs listed in a CSV or Parquet file (--from FILE)",

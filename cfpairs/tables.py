@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 SPLITS = ("train", "val", "test")
-ORIGINS = ("source", "edit", "transfer")
+ORIGINS = ("source", "edit", "transfer", "prompt")
 STATUSES = ("ok", "rejected", "dropped")
 
 

@@ -71,6 +71,10 @@ class Workspace:
         """Images that a builder makes."""
         return self.pair_folder(name) / "images"
 
+    def pair_vectors(self, name: str) -> Path:
+        """Folder of the vectors that a builder makes for items without an image."""
+        return self.pair_folder(name) / "vectors"
+
     def pair_set_names(self) -> list[str]:
         """Pair sets that are complete on disk, by name."""
         folder = self.root / "pairs"

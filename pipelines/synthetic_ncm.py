@@ -12,7 +12,6 @@ Writes results.csv, figure.svg and figure.png.
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from paper_tables import HEAD, as_csv, read_settings, show
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from cfpairs import CfpairsError, CounterfactualProjection, fit_sweep
 from cfpairs.tables import write_bytes
@@ -249,18 +248,6 @@ def _colours(n: int) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(n)]
 
 
-def as_csv(table: Sequence[Row]) -> bytes:
-    """The table as CSV."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()}
-        for row in table
-    )
-    return buffer.getvalue().encode()
-
-
 def read_study(path: Path, **changes: Any) -> Study:
     """Settings of a file, some replaced.
 
@@ -269,30 +256,13 @@ def read_study(path: Path, **changes: Any) -> Study:
     CfpairsError
         If the file cannot be read, or a setting is unknown, missing or impossible.
     """
-    try:
-        study = Study(**{**yaml.safe_load(path.read_text()), **changes})
-    except (OSError, TypeError, yaml.YAMLError) as error:
-        raise CfpairsError(
-            f"settings of the study cannot be read from {path}", got=type(error).__name__
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise CfpairsError(f"a setting of the study cannot be used: {name}", got=first["msg"]) from error
+    study = read_settings(Study, path, **changes)
     if not study.spurious <= max(study.pairs) or study.spurious >= study.dim:
         raise CfpairsError(
             "the spurious block does not fit", got=f"spurious = {study.spurious}",
             expected="below dim, and no more than the largest number of pairs",
         )  # fmt: skip
     return study
-
-
-def show(lines: Sequence[tuple[str, ...]]) -> None:
-    """Print a table."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print(" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    print()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -310,8 +280,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         study = read_study(args.config, **changes)
         table = summarise(row for seed in range(study.seeds) for row in measure(study, seed))
         exact = [World(study, seed).distance(study.spurious, 0.0) for seed in range(study.seeds)]
+        lines = comparison(table, study, max(exact))
         for name, content in {
             "results.csv": as_csv(table),
+            "comparison.csv": as_csv(
+                [dict(zip(("measure", *HEAD[1:]), line, strict=True)) for line in lines]
+            ),
             "figure.svg": draw(table, study, "svg"),
             "figure.png": draw(table, study, "png"),
         }.items():
@@ -319,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CfpairsError as error:
         print(error, file=sys.stderr)
         return 1
-    show([("", "paper", "ours", "data used"), *comparison(table, study, max(exact))])
+    show([HEAD, *lines])
     show(by_rank(table, study))
     print(f"{args.out / 'results.csv'}, {args.out / 'figure.svg'}, {args.out / 'figure.png'}")
     return 0

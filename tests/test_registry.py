@@ -16,7 +16,7 @@ def test_unknown_name_suggests_the_nearest():
 
 
 def test_unknown_name_far_from_all_lists_all():
-    with pytest.raises(UnknownNameError, match="one of edit, import, nearest, random"):
+    with pytest.raises(UnknownNameError, match="one of edit, import, nearest, prompt, random, transfer"):
         registry.resolve("pairs", "zzz")
 
 

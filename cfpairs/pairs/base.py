@@ -36,6 +36,10 @@ class Judge(Protocol):
         """Vectors of images given as (height, width, 3) pixels; shape (n, d)."""
         ...
 
+    def prepare(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors of the embedding as the probes will read them; shape (n, d)."""
+        ...
+
     def encode_text(self, prompts: Sequence[str]) -> NDArray[np.float32] | None:
         """Unit vectors of texts in the images' space, shape (m, d); None if the encoder has no text."""
         ...
@@ -146,12 +150,15 @@ class PairSet:
         Markdown: what was done, settings, counts, known limits.
     notes : tuple of str
         Lines to tell the user (a shortfall, say).
+    vectors : Embeddings or None
+        Vectors of made items that have no image, with the metadata of the embeddings that they belong to.
     """
 
     pairs: pa.Table
     items: pa.Table | None
     card: str
     notes: tuple[str, ...] = field(default=())
+    vectors: Embeddings | None = None
 
     def counts(self) -> Mapping[str, int]:
         """Number of pairs by status."""

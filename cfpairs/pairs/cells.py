@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cfpairs.errors import DataError
 from cfpairs.tables import STATUSES, fingerprint
+from cfpairs.vectors import Embeddings
 
 __all__ = [
     "Cell",
@@ -28,6 +29,7 @@ __all__ = [
     "cell_rng",
     "deal",
     "edit_cells",
+    "embedded_items",
     "missing_notes",
     "pair_id",
     "pair_row",
@@ -146,6 +148,22 @@ def real_cells(items: TrainItems) -> list[Cell]:
             remedy="method edit needs no such items",
         )
     return cells
+
+
+def embedded_items(items: TrainItems, embeddings: Embeddings) -> tuple[TrainItems, list[str]]:
+    """The items that have an embedding, and a line about the others."""
+    keep = [item in embeddings for item in items.ids]
+    missing = keep.count(False)
+    if not missing:
+        return items, []
+    if missing == len(keep):
+        raise DataError(
+            "no training item has an embedding",
+            got=f"{len(embeddings)} embeddings",
+            remedy="run 'cfpairs embed'",
+        )
+    note = f"{missing} training items have no embedding and are left out"
+    return TrainItems.of(items.table.filter(keep)), [note]
 
 
 def edit_cells(items: TrainItems) -> list[Cell]:

@@ -10,13 +10,12 @@ from pydantic import BaseModel
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cards import pair_card
-from cfpairs.pairs.cells import TrainItems, deal, shortfall_note
+from cfpairs.pairs.cells import TrainItems, deal, embedded_items, shortfall_note
 from cfpairs.pairs.matching.assignment import Candidates
 from cfpairs.pairs.matching.constraints import Constraints
 from cfpairs.pairs.matching.matcher import Matcher, NearestOptions
 from cfpairs.pairs.matching.vectors import UnitVectors
 from cfpairs.tables import PAIRS, make_table
-from cfpairs.vectors import Embeddings
 
 __all__ = ["NearestBuilder", "NearestOptions"]
 
@@ -76,7 +75,7 @@ class NearestBuilder:
         """
         if inputs.embeddings is None:
             raise DataError("method nearest needs embeddings", remedy="run 'cfpairs embed'")
-        items, left_out = _embedded(TrainItems.of(inputs.manifest), inputs.embeddings)
+        items, left_out = embedded_items(TrainItems.of(inputs.manifest), inputs.embeddings)
         limits = Constraints.of(items, self.options)
         vectors = UnitVectors(limits.items.ids, inputs.embeddings)
         matcher = Matcher(self.options, limits, vectors, inputs.seed)
@@ -115,19 +114,3 @@ def _deal_rows(limits: Constraints, found: Sequence[Candidates], inputs: BuildIn
         a, b, score = int(one.a[place]), int(one.b[place]), float(one.score[place])
         rows.append(limits.row("nearest", limits.cells[turn], a, b, inputs.seed, score))
     return rows
-
-
-def _embedded(items: TrainItems, embeddings: Embeddings) -> tuple[TrainItems, list[str]]:
-    """The items that have an embedding, and a line about the others."""
-    keep = [item in embeddings for item in items.ids]
-    missing = keep.count(False)
-    if not missing:
-        return items, []
-    if missing == len(keep):
-        raise DataError(
-            "no training item has an embedding",
-            got=f"{len(embeddings)} embeddings",
-            remedy="run 'cfpairs embed'",
-        )
-    note = f"{missing} training items have no embedding and are left out"
-    return TrainItems.of(items.table.filter(keep)), [note]

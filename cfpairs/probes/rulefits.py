@@ -31,12 +31,11 @@ from cfpairs.probes.method import FitData
 from cfpairs.selection import PairScores
 from cfpairs.subspace import Directions
 
-__all__ = ["GRID_TOL", "Fold", "RuleFits", "Task"]
+__all__ = ["Fold", "RuleFits", "Task"]
 
 Array = NDArray[np.floating[Any]]
 Task = Callable[[], None]
 
-GRID_TOL = 1e-4
 TEST_FOLDS = 5
 
 
@@ -119,7 +118,7 @@ class RuleFits:
         if "test" in each.method.needs:
             self._on_test(each)
         else:
-            each.fits = each.fit(data, each.seeds, tol=GRID_TOL)
+            each.fits = each.fit(data, each.seeds, tol=SELECTION_TOL)
             each.test = each.fits.logits(self.test.X)
         if "oracle" in self.config.selection:
             each.score_rows(each.test_labels(self.coding), "oracle", self.test, each.seeds)
@@ -142,7 +141,7 @@ class RuleFits:
                 continue
             part = rows(self.test.take(~held))
             data = FitData(part, len(self.coding.classes), int(part.env.max()) + 1, test=part)
-            each.fits = each.fit(data, each.seeds, tol=GRID_TOL)
+            each.fits = each.fit(data, each.seeds, tol=SELECTION_TOL)
             logits = each.fits.logits(self.test.X[held])
             if each.test is None:
                 each.test = np.zeros((len(self.test.ids), *logits.shape[1:]))

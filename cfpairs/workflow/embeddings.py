@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cfpairs.tables import FAILURES, read_table
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.engines import encode_items
 from cfpairs.workflow.given import are_given, given_identity, take_in
+from cfpairs.workflow.made_vectors import take_in_made, without_made
 from cfpairs.workflow.manifest import make_manifest
 
 __all__ = ["embed", "embed_missing", "embeddings_state", "encoder_id", "failures", "unembedded"]
@@ -48,14 +50,19 @@ def embed_missing(context: Context, items: pa.Table | Path, encoder: Encoder | N
     config = context.config.encoder
     used = encoder or open_encoder(config)
     if are_given(context):
-        return take_in(context, pq.read_table(items) if isinstance(items, Path) else items)
+        table = pq.read_table(items) if isinstance(items, Path) else items
+        made = take_in_made(context, table, given_identity(context))
+        found = take_in(context, without_made(table))
+        return replace(found, n_items=len(table), n_new=found.n_new + made)
     if not _have_images(items):
         raise ConfigError(
             f"the items have no images, so {config.spec!r} has nothing to encode",
             remedy="set encoder.spec: given and data.options.embeddings",
         )
     try:
-        return encode_items(context, items, used)
+        made = take_in_made(context, items, used.info)
+        found = encode_items(context, items, used)
+        return replace(found, n_new=found.n_new + made)
     finally:
         if encoder is None:
             used.close()

@@ -193,7 +193,12 @@ class EncoderJudge:
                 batch = np.zeros((size, *pixels[0].shape), np.float32)
                 batch[: len(pixels)] = pixels
                 vectors.append(self._encoder.encode(batch)[: len(pixels)].copy())
-        stored = np.concatenate(vectors).astype(self._config.store)
+        return self.prepare(np.concatenate(vectors))
+
+    def prepare(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors of the embedding as the probes' preprocessing will give them."""
+        self.training()  # fits the preprocessing
+        stored = vectors.astype(self._config.store)
         return np.asarray(self._preprocessor.transform(stored), np.float32)
 
     def encode_text(self, prompts: Sequence[str]) -> NDArray[np.float32] | None:

@@ -34,6 +34,7 @@ from cfpairs.workflow.context import Context, StageResult, source_items, trainin
 from cfpairs.workflow.embeddings import embed_missing, encoder_id
 from cfpairs.workflow.given import are_given
 from cfpairs.workflow.judging import open_judge
+from cfpairs.workflow.made_vectors import keep_vectors
 from cfpairs.workflow.manifest import make_manifest, open_dataset, source_digest
 
 __all__ = ["build_pairs", "needs_embeddings", "open_builder", "pairs_state"]
@@ -81,8 +82,9 @@ def _fingerprint(context: Context, pair: PairConfig, builder: Any) -> str:
 
 
 def _joining(context: Context, builder: Any) -> tuple[str, ...]:
-    """Pair sets whose made items are candidates too; an edit is never edited again."""
-    return () if getattr(builder, "makes_images", False) else context.config.data.train_with
+    """Pair sets whose made items are candidates too; what was made of an item is never edited again."""
+    makes_items = getattr(builder, "makes_images", False) or getattr(builder, "makes_vectors", False)
+    return () if makes_items else context.config.data.train_with
 
 
 def _file_hash(path: Path) -> str:
@@ -276,7 +278,7 @@ def _check_encoder(context: Context, pair: PairConfig, builder: Any) -> None:
 def _spreading(context: Context, builder: Any) -> AbstractContextManager[Spread | None]:
     """Where images are made beside this process: with ``engine: ray``, on its cluster."""
     config = context.config.encoder
-    if config.engine != "ray" or not getattr(builder, "makes_images", False):
+    if config.engine != "ray" or not getattr(builder, "spreads", False):
         return nullcontext()
     from cfpairs.workflow.spreading import RaySpread
 
@@ -296,6 +298,7 @@ def _write(
     workspace = context.workspace
     stale = workspace.pairs(name)
     stale.unlink(missing_ok=True)
+    keep_vectors(context, name, made.vectors)
     rows = _without_pair_set(manifest, name)
     if made.items is not None and len(made.items):
         rows = pa.concat_tables([rows, MANIFEST.validate(made.items)], promote_options="default")

@@ -107,7 +107,8 @@ def test_doctor_and_list(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_says_what_is_written_and_how_to_go_on(project, tmp_path):
-    write_config(tmp_path, encoder={"part_rows": 16, "batch_size": 16})
+    # The slow runtime: the rest takes ten seconds, so that Ctrl-C comes in time on a busy machine too.
+    write_config(tmp_path, encoder={"part_rows": 16, "batch_size": 16, "runtime": "torch"})
     (tmp_path / "digits").symlink_to(project / "digits")
     process = subprocess.Popen(
         [sys.executable, "-m", "cfpairs", "embed"],

@@ -107,6 +107,7 @@ class EditBuilder:
     Options: ClassVar[type[BaseModel]] = EditOptions
     needs_embeddings: ClassVar[bool] = False
     makes_images: ClassVar[bool] = True
+    spreads: ClassVar[bool] = True
     version: ClassVar[int] = 2
 
     def __init__(self, options: BaseModel) -> None:

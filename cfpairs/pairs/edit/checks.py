@@ -117,10 +117,21 @@ class Checks:
         todo = [i for i, checked in enumerate(found) if checked.fault is None]
         if self._judge is not None and todo:
             vectors = self._judge.encode([edited[i] for i in todo])
-            rows = self._embedding([sources[i] for i in todo], [targets[i] for i in todo], vectors)
-            for i, columns in zip(todo, rows, strict=True):
-                found[i].columns |= columns
-                self._limits(found[i], sources[i]["label"], targets[i])
+            judged = self.check_vectors([sources[i] for i in todo], [targets[i] for i in todo], vectors)
+            for i, checked in zip(todo, judged, strict=True):
+                found[i] = Checked(found[i].columns | checked.columns, checked.fault)
+        return found
+
+    def check_vectors(
+        self,
+        sources: Sequence[Mapping[str, Any]],
+        targets: Sequence[int],
+        vectors: NDArray[np.float32],
+    ) -> list[Checked]:
+        """Judge the vectors of edits, shape (n, d), by the embedding alone."""
+        found = [Checked(columns) for columns in self._embedding(sources, targets, vectors)]
+        for checked, source, env in zip(found, sources, targets, strict=True):
+            self._limits(checked, source["label"], env)
         return found
 
     def _pixels(self, plan: EditPlan, edited: NDArray[np.uint8]) -> Checked:

@@ -1,0 +1,1 @@
+"""Items moved to another environment by a variational invariant autoencoder (VIAE)."""
