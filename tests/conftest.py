@@ -10,7 +10,6 @@ from hypothesis import settings
 
 from cfpairs.workspace import Workspace
 
-
 settings.register_profile("cfpairs", deadline=None)  # a busy machine is no failure
 settings.load_profile("cfpairs")
 
