@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser, Path("cfpairs-work/colored-mnist-study"), CONFIG)
+    add_arguments(parser, Path("cfpairs-work/colored-mnist"), CONFIG)
     parser.add_argument("--limit", type=int, help="most images of each part; the configuration's by default")
     parser.add_argument("--pairs", type=int, nargs="+", default=PAIRS, metavar="K")
     args = parser.parse_args(argv)

@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser, Path("cfpairs-work/waterbirds-cf-study"), CONFIG)
+    add_arguments(parser, Path("cfpairs-work/waterbirds-cf"), CONFIG)
     args = parser.parse_args(argv)
     try:
         context = with_own_numbers(
