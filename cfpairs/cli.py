@@ -364,6 +364,13 @@ def _results_view(result: StageResult, rule: str) -> Any:
 @app.command()
 def report(
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", help="Two workspaces to set side by side instead; both are only read."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Page of the comparison; a .json of that name goes beside it.")
+    ] = Path("compare.html"),
     encoder: Annotated[str | None, typer.Option("--encoder", help="Whose embeddings to use.")] = None,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
@@ -371,11 +378,18 @@ def report(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write report.html and report.json from the latest probe run."""
+    """Write report.html and report.json from the latest probe run, or compare two workspaces."""
     from cfpairs import workflow
     from cfpairs.workflow.start import change
 
     output = _Output(quiet=quiet, as_json=as_json)
+    if compare is not None:
+        result = workflow.compare(*compare, out)
+        output.stage(result)
+        output.end()
+        if open_page:
+            typer.launch(out.absolute().as_uri())
+        return
     with _working(config, workspace, seed, quiet) as context:
         wanted = change(context.config, "encoder", spec=encoder)
         result = workflow.report(context.with_config(encoder=wanted.encoder))

@@ -140,7 +140,7 @@ class ProbeConfig(Strict):
         "pairs", "in-domain", "validation", "worst-group", "leave-one-env-out", "oracle",
     )  # fmt: skip
     budget: Annotated[int, Field(ge=1)] | None = Field(
-        default=30, description="most settings that a method may try, the same for all; null: no limit"
+        default=20, description="most settings that a method may try, the same for all; null: no limit"
     )
     grids: dict[str, dict[str, tuple[float | int | str | bool, ...]]] = Field(
         default_factory=dict, description="values to try of a method's hyperparameters, by method"

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 from fakes import fake_workspace
+from hypothesis import settings
 
 from cfpairs.workspace import Workspace
+
+settings.register_profile("cfpairs", deadline=None)  # a busy machine is no failure
+settings.load_profile("cfpairs")
 
 
 @pytest.fixture

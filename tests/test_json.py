@@ -4,64 +4,33 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from documented import check as check_with
+from documented import documented as places_of
 from review_runs import project
 from typer.testing import CliRunner
 
 from cfpairs import cli
 from cfpairs.encoders.findings import Measurement
+from cfpairs.errors import WorkspaceError
 from cfpairs.review import server
+from cfpairs.workflow import compare
 from cfpairs.workflow.doctor import EncoderReport, Finding
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "json.md"
+REPORT = DOCUMENT.parent / "report-json.md"
 
 
 def documented() -> dict[str, dict[str, dict[str, bool]]]:
-    """For each command and each place in its answer: every key, and whether it is always there."""
-    found: dict[str, dict[str, dict[str, bool]]] = {}
-    command = ""
-    for line in DOCUMENT.read_text().splitlines():
-        if line.startswith("## "):
-            command = line[3:].strip()
-            found[command] = {}
-        row = re.fullmatch(r"\| `([^`]+)` \| (.+) \|", line)
-        if row:
-            keys = re.findall(r"`([^`]+)`(\?)?", row[2])
-            found[command][row[1]] = {key: not may_lack for key, may_lack in keys}
-    return found
-
-
-def places(value: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every object within `value`, and where it is."""
-    if isinstance(value, dict):
-        yield path, value
-        for key, inner in value.items():
-            yield from places(inner, f"{path}.{key}" if path != "answer" else key)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from places(inner, f"{path}[]")
+    return places_of(DOCUMENT)
 
 
 def check(command: str, answer: Any) -> None:
-    wanted, seen = documented()[command], {}
-    for path, found in places(answer, "answer"):
-        if path not in wanted:
-            outer = [p for p in wanted if path.startswith((f"{p}.", f"{p}["))]
-            free = [p for p in outer if wanted[p] == {"…": True}]
-            assert free, f"{command}: {path} with {sorted(found)} is not documented"
-            continue
-        keys = wanted[path]
-        seen[path] = seen.get(path, set()) | set(found)
-        if keys == {"…": True}:
-            continue
-        always = {key for key, needed in keys.items() if needed}
-        assert always <= set(found) <= set(keys), f"{command}: {path}: {set(found) ^ set(keys)}"
-    assert "answer" in seen
+    check_with(command, answer, DOCUMENT)
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +57,35 @@ def test_every_command_prints_the_documented_keys(
     check("embed", answer(root, "embed"))
     check("probe", answer(root, "probe"))
     check("report", answer(root, "report"))
+    both = ("--compare", "work", "work", "--out", str(tmp_path / "both.html"))
+    check("report --compare", answer(root, "report", *both))
+    check_with("The comparison", json.loads((tmp_path / "both.json").read_text()), REPORT)
+    check_with("The report", json.loads((root / "work" / "report.json").read_text()), REPORT)
     check("run", answer(root, "run"))
     check("status", answer(root, "status"))
     check("review", answer(root, "review", "--no-open"))
     check("list", answer(root, "list"))
     out = str(tmp_path / "c.yaml")
     check("init", answer(root, "init", "table", "--root", "data", "--out", out))
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [("nowhere", "no workspace: got nowhere"), ("unprobed", "workspace unprobed has no probe run")],
+)
+def test_what_cannot_be_compared_is_said_in_a_line(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "unprobed").mkdir()
+    for name in ("cfpairs.yaml", "manifest.parquet"):
+        kept = root / "work" / name
+        (tmp_path / "unprobed" / name).write_bytes(kept.read_bytes())
+    with pytest.raises(WorkspaceError, match=re.escape(said)):
+        compare(Path(other), root / "work", tmp_path / "both.html")
+    with pytest.raises(WorkspaceError, match=re.escape(said)):
+        compare(root / "work", Path(other), tmp_path / "both.html")
+    assert not (tmp_path / "both.html").exists()
 
 
 def test_the_documented_keys_of_doctor() -> None:

@@ -163,6 +163,17 @@ def _noise(seen: Evidence) -> Sequence[str]:
             f"Noise and rank are uncertain: {count(seen.n_pairs, 'pair')} leave too little noise to "
             f"measure beside {directions(seen.rank)}."
         )
+    elif seen.uneven:
+        lines.append(
+            f"The noise is uneven, so that some of the {directions(seen.rank)} may be its long axes, which "
+            "repeat as signal does. Control pairs (the same edit with nothing changed) or labelled "
+            "training items would tell signal from noise."
+        )
+    elif seen.rank and seen.turn > BENT:
+        lines.append(
+            f"The noise is uneven: its long axes turn the directions by {seen.turn:.2f} from those that "
+            "stand out when every axis counts alike. More pairs do not mend that; pairs with less noise do."
+        )
     elif seen.rank and seen.edge_rank > 2 * seen.rank + UNEVEN:
         lines.append(
             f"The noise is uneven: taken as even, {seen.edge_rank} directions would seem to stand above it "

@@ -68,6 +68,7 @@ def assess_pairs(
     control: ArrayLike | None = None,
     probe: Probe | None = None,
     makers: ArrayLike | None = None,
+    shift: float = 1.0,
     seed: int = 0,
     draws: int | None = None,
 ) -> PairQuality:
@@ -104,6 +105,9 @@ def assess_pairs(
         (held out over pairs only with a function).
     makers : array-like of shape (k,), optional
         What made each pair, such as the name of its editor.
+    shift : float
+        How large the shift in use is expected to be, in shifts of the pairs: the change of the probe's logit
+        that the removal leaves grows with its square (`TermTwo.in_use`).
     seed : int
         Seed of the sign flips and random halves.
     draws : int, optional
@@ -117,7 +121,7 @@ def assess_pairs(
     Raises
     ------
     DataError
-        If shapes do not fit or values are not finite.
+        If shapes do not fit, values are not finite, or `shift` is not a positive number.
 
     Notes
     -----
@@ -133,6 +137,8 @@ def assess_pairs(
     >>> quality.rank, quality.recommended_r, round(quality.sigma, 1)
     (1, 1, 1.0)
     """
+    if not np.isfinite(shift) or shift <= 0.0:
+        raise DataError("the shift in use is no size", got=shift, expected="a positive number")
     inputs, moments = _checked(
         D,
         X,
@@ -147,7 +153,7 @@ def assess_pairs(
         makers=makers,
     )
     with threadpool_limits(1, user_api="blas"):
-        return _assess(inputs, moments, probe, seed, draws)
+        return _assess(inputs, moments, probe, shift, seed, draws)
 
 
 def _checked(
@@ -179,7 +185,12 @@ def _look(inputs: Inputs, moments: PairMoments | None, frame: Frame, seed: int, 
 
 
 def _assess(
-    inputs: Inputs, moments: PairMoments | None, probe: Probe | None, seed: int, draws: int | None
+    inputs: Inputs,
+    moments: PairMoments | None,
+    probe: Probe | None,
+    shift: float,
+    seed: int,
+    draws: int | None,
 ) -> PairQuality:
     d = inputs.D.shape[1]
     frame = frame_of(inputs, len(inputs.D) if moments is None else moments.n_pairs, seed)
@@ -203,6 +214,8 @@ def _assess(
     off = None
     if r:
         off = distance(alignment[:r]) if agreement is None else joined(agreement.misalignment, bend)
+    turn = _turn(look, directions[:, :r])
+    off = None if off is None else joined(off, turn)
     evidence = Evidence(
         n_pairs=look.n_pairs,
         n_sources=look.n_sources,
@@ -222,9 +235,11 @@ def _assess(
         more=NOTHING,
         has_labels=inputs.y is not None,
         has_environments=inputs.env is not None,
-        forecast=forecast_rows(agreement, measured.n_pairs, d, bend) if measured.rank else (),
+        forecast=forecast_rows(agreement, measured.n_pairs, d, bend, turn) if measured.rank else (),
         flags=flags.flag_rows(doubts, inputs.pair_ids),
         cells=cells,
+        turn=turn,
+        uneven=measured.uneven,
     )
     evidence = replace(
         evidence,
@@ -237,6 +252,7 @@ def _assess(
             systematics=systematics,
             growth=look.growth,
             cells=cells,
+            turn=turn,
         ),
     )
     verdict, advice = judge(evidence)
@@ -257,11 +273,13 @@ def _assess(
         alignment=tuple(float(c) for c in alignment),
         directions=_direction_rows(look),
         misalignment=evidence.misalignment,
+        noise_turn=turn,
+        noise_uneven=measured.uneven,
         forecast=evidence.forecast,
         tradeoff=curves.rows,
         split_half=agreement,
         robust=_robust_row(look, frame, evidence, advised),
-        term_two=None if probe is None else _term_two(look, probe, advised, seed),
+        term_two=None if probe is None else _term_two(look, probe, advised, shift, seed),
         wedin=wedin(measured.strengths, measured.sigma, measured.n_pairs, d),
         systematics=systematics,
         more_pairs=evidence.more,
@@ -301,8 +319,10 @@ def _doubts(look: Look, r: int, advised: int, seed: int) -> list[flags.Doubt]:
     places = None
     if sample.a is not None and advised:
         rng = np.random.default_rng([seed, 12])
+        none = np.zeros(len(order), dtype=np.int64)
+        envs = tuple(none if env is None else env[order] for env in (sample.env_a, sample.env_b))
         places = match_places(
-            sample.a[order], sample.D[order], sample.kinds[order], sample.clusters[order], advised, rng
+            sample.a[order], sample.D[order], (envs[0], envs[1]), sample.clusters[order], rng
         )
     near = [replace(doubt, index=int(look.index[order[doubt.index]])) for doubt in wrong_matches(places)]
     return [*look.doubts, *look.more_doubts(r), *near]
@@ -354,9 +374,9 @@ def _robust_row(look: Look, frame: Frame, seen: Evidence, r: int) -> RobustRow |
     )
 
 
-def _term_two(look: Look, probe: Probe, r: int, seed: int) -> TermTwo | None:
+def _term_two(look: Look, probe: Probe, r: int, shift: float, seed: int) -> TermTwo | None:
     if look.moments is not None:
-        return term_two_of_moments(look.moments, probe, r, look.measured)
+        return term_two_of_moments(look.moments, probe, r, look.measured, shift)
     order = look.order
     return term_two(
         look.sample.D[order],
@@ -365,6 +385,7 @@ def _term_two(look: Look, probe: Probe, r: int, seed: int) -> TermTwo | None:
         r,
         look.measured,
         np.random.default_rng([seed, 11]),
+        shift,
     )
 
 
@@ -430,6 +451,21 @@ def _core(rows: tuple[TradeoffRow, ...], measured: Measured, alignment: Floats) 
     return max(1, len(right) if right.all() else int(right.argmin()))
 
 
+def _turn(look: Look, directions: Floats) -> float:
+    """How far the removed directions are turned by the long axes of uneven noise.
+
+    A metric that evens the noise shows it. Without one, as many of the directions may be axes of the noise as
+    exceed what stands above noise of any shape.
+    """
+    measured = look.measured
+    r, sure = directions.shape[1], measured.checks.screenot
+    if r == 0 or measured.rank == 0:
+        return 0.0
+    if not measured.uneven or sure is None:
+        return measured.turn(directions)
+    return float(np.sqrt(max(0.0, 1.0 - sure / max(r, measured.rank))))
+
+
 def _alignment(look: Look) -> Floats:
     """Cosines of the directions up to the rank: from halves, or from the noise model where these fail.
 
@@ -441,4 +477,5 @@ def _alignment(look: Look) -> Floats:
     if found is None:
         return look.measured.by_model
     turned = np.linalg.norm(look.robust[:, :rank].T @ look.removed.top(rank), axis=0)
+    turned *= look.measured.held(look.removed.top(rank))[: len(turned)]
     return np.asarray(found[: len(turned)] * np.minimum(1.0, turned[: len(found)]))

@@ -34,7 +34,8 @@ class Evidence:
 
     `core` is the number of directions that hold the environment's shift; the reliability figures are
     theirs. `n_sources` counts clusters of sound pairs, `bend` is how far the directions move when long
-    pairs are shortened, `edge_rank` counts directions over the isotropic edge.
+    pairs are shortened, `turn` how far uneven noise turns them, `uneven` that nothing tells signal from
+    uneven noise, `edge_rank` counts directions over the isotropic edge.
     """
 
     n_pairs: int
@@ -58,6 +59,8 @@ class Evidence:
     forecast: tuple[ForecastRow, ...]
     flags: tuple[FlagRow, ...]
     cells: tuple[CellRow, ...]
+    turn: float = 0.0
+    uneven: bool = False
 
     @property
     def row(self) -> TradeoffRow | None:

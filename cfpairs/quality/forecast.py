@@ -78,7 +78,9 @@ def joined(one: float, other: float) -> float:
     return one if other == 0.0 else float(np.sqrt(max(0.0, 1.0 - (1.0 - one**2) * (1.0 - other**2))))
 
 
-def forecast_rows(halves: SplitHalf | None, k: int, d: int, bend: float = 0.0) -> tuple[ForecastRow, ...]:
+def forecast_rows(
+    halves: SplitHalf | None, k: int, d: int, bend: float = 0.0, turn: float = 0.0
+) -> tuple[ForecastRow, ...]:
     """Misalignment of the directions that halves were compared by, for up to eight times the pairs.
 
     Parameters
@@ -87,6 +89,8 @@ def forecast_rows(halves: SplitHalf | None, k: int, d: int, bend: float = 0.0) -
     k, d : int
     bend : float
         How far a few long pairs turn the directions; that falls as noise does.
+    turn : float
+        How far long axes of uneven noise do; that stays.
 
     Returns
     -------
@@ -99,8 +103,11 @@ def forecast_rows(halves: SplitHalf | None, k: int, d: int, bend: float = 0.0) -
     for factor in (1, 2, 4, 8):
         middle, worse, better = (
             joined(
-                expected_misalignment(implied_strength(cosine, k, d, halves.r), factor * k, d),
-                bend / np.sqrt(factor),
+                joined(
+                    expected_misalignment(implied_strength(cosine, k, d, halves.r), factor * k, d),
+                    bend / np.sqrt(factor),
+                ),
+                turn,
             )
             for cosine in (
                 halves.cosine,

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from cfpairs.quality.contrasts import Contrast, environment_contrast, label_contrast
 from cfpairs.quality.inputs import Inputs
+from cfpairs.quality.interval import wishart
 from cfpairs.quality.measure import Yardstick, yardsticks
-from cfpairs.quality.metric import LABEL_SHRINKAGE, SPECTRUM_SHRINKAGE, Metric, within_groups
+from cfpairs.quality.metric import LABEL_SHRINKAGE, SPECTRUM_SHRINKAGE, Metric, Scatter, within_groups
 from cfpairs.quality.noise import edge
 from cfpairs.quality.rank import gram_norm, winsorize
+from cfpairs.quality.streaming import spread_edge
 from cfpairs.quality.tradeoff import label_share
 
-__all__ = ["Frame", "frame_of"]
+__all__ = ["Frame", "frame_of", "learned_widening"]
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -64,13 +67,34 @@ def frame_of(inputs: Inputs, n_pairs: int, seed: int) -> Frame:
             inputs.control,
             n_pairs,
             d,
-            1.0 if groups is None else _widening(X, y, env, n_pairs, np.random.default_rng([seed, 13])),
+            1.0
+            if groups is None or n_pairs < 3
+            else max(
+                _widening(X, y, env, n_pairs, np.random.default_rng([seed, 13])),
+                learned_widening(groups, n_pairs, np.random.default_rng([seed, 15])),
+            ),
         ),
         label_metric=None if groups is None else groups.metric(LABEL_SHRINKAGE),
         plain_metric=None if within is None else within.metric(LABEL_SHRINKAGE),
         environments=None if env is None else environment_contrast(X, y, env),
         labels=label_contrast(X, y),
     )
+
+
+def learned_widening(groups: Scatter, k: int, rng: np.random.Generator) -> float:
+    """How far the noise of k pairs passes its edge in a metric that was learned from the items.
+
+    The metric's own errors make noise uneven in it: by a factor that many pairs show plainly, and few items
+    that are set aside do not. So items that vary by the shrunk covariance are drawn, a metric is learned from
+    them as from the real ones, and the edge is that of noise with the covariance which is left in it.
+    """
+    d = len(groups.covariance)
+    drawn, root = groups.redrawn(wishart(d, groups.freedom, rng))
+    metric = drawn.metric(SPECTRUM_SHRINKAGE)
+    left = solve_triangular(metric.factor, root, lower=True, check_finite=False)
+    variances = np.linalg.eigvalsh(left @ left.T)
+    variances = np.clip(variances / variances.mean(), 0.0, None)
+    return max(1.0, float(np.sqrt(spread_edge(variances, k)) / (1.0 + np.sqrt(d / k))))
 
 
 def _widening(X: Floats, y: Codes, env: Codes | None, n_pairs: int, rng: np.random.Generator) -> float:

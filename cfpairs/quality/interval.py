@@ -23,6 +23,7 @@ __all__ = [
     "moment_frequency",
     "rank_interval",
     "simulate_squares",
+    "wishart",
 ]
 
 Floats = NDArray[np.float64]
@@ -95,7 +96,7 @@ def _sketched_count(strengths: Floats, k: int, d: int, rng: np.random.Generator)
     if r == 0:
         return above
     scale = np.sqrt(strengths + 1.0)
-    seen = np.linalg.eigvalsh(np.outer(scale, scale) * _wishart(r, k, rng) / k)[::-1] - 1.0
+    seen = np.linalg.eigvalsh(np.outer(scale, scale) * wishart(r, k, rng) / k)[::-1] - 1.0
     found = seen > np.sqrt(gamma)
     squares = np.where(found, k * (1.0 + seen) * (1.0 + gamma / np.where(found, seen, 1.0)), 0.0)
     passed = [np.sqrt(square) > edge(k, d, i) for i, square in enumerate(squares)]
@@ -111,15 +112,16 @@ def simulate_squares(strengths: Floats, k: int, d: int, rng: np.random.Generator
     r = len(strengths)
     if k <= d:
         planted = rng.standard_normal((k, r)) * np.sqrt(strengths + 1.0)
-        gram = planted @ planted.T + _wishart(k, d - r, rng)
+        gram = planted @ planted.T + wishart(k, d - r, rng)
     else:
-        gram = _wishart(d, k, rng)
+        gram = wishart(d, k, rng)
         scale = np.sqrt(np.concatenate([strengths + 1.0, np.ones(d - r)]))
         gram *= np.outer(scale, scale)
     return np.append(np.linalg.eigvalsh(gram)[::-1][: r + _MARGIN], np.trace(gram))
 
 
-def _wishart(size: int, freedom: int, rng: np.random.Generator) -> Floats:
+def wishart(size: int, freedom: int, rng: np.random.Generator) -> Floats:
+    """Sum of outer products of `freedom` standard normal vectors, (size, size), by Bartlett's way."""
     if freedom < size:
         rows = rng.standard_normal((size, max(freedom, 0)))
         return rows @ rows.T

@@ -17,7 +17,7 @@ from cfpairs.quality import flags
 from cfpairs.quality.frame import Frame
 from cfpairs.quality.inputs import Inputs
 from cfpairs.quality.interval import direction_frequency, moment_frequency
-from cfpairs.quality.measure import Measured, measure, measure_moments
+from cfpairs.quality.measure import Measured, measure, measure_moments, whitened
 from cfpairs.quality.moments import FOLDS, PairMoments, lengths_of
 from cfpairs.quality.rank import flip_rank, winsorize
 from cfpairs.quality.reliability import HalfSplitter, Halves
@@ -49,6 +49,7 @@ class Look:
     robust : ndarray of shape (d, m)
         Directions with long pairs shortened.
     halves : Halves
+        In the metric of `measured`.
     sample : Inputs
         The pairs, or some of them where there are many.
     index : ndarray of int
@@ -109,7 +110,7 @@ def look_at_few(inputs: Inputs, frame: Frame, typical: float | None, seed: int, 
         measured=measured,
         removed=removed,
         robust=spectrum(winsorize(sound)).directions,
-        halves=HalfSplitter(sound, np.random.default_rng([seed, 2]), clusters=clusters),
+        halves=HalfSplitter(white, np.random.default_rng([seed, 2]), clusters=clusters),
         sample=inputs,
         index=np.arange(len(D)),
         order=order,
@@ -192,7 +193,7 @@ def look_at_moments(moments: PairMoments, sample: Inputs, frame: Frame, seed: in
     removed = spectrum_of_moment(moments.gram(), n)
     robust = spectrum_of_moment(moments.robust_gram(), n)
     measured = measure_moments(moments, removed, robust, frame.choices, seed, draws=draws)
-    start = robust.top(_LEADING)
+    start, metric = robust.top(_LEADING), measured.yardstick.metric
     frequency = np.zeros(measured.rank)
     if measured.rank and measured.metric == "identity" and draws != 0:
         frequency = moment_frequency(moments, measured.found.top(measured.rank), start)
@@ -202,7 +203,13 @@ def look_at_moments(moments: PairMoments, sample: Inputs, frame: Frame, seed: in
         measured=measured,
         removed=removed,
         robust=robust.directions,
-        halves=halves_of_moments(moments, np.random.default_rng([seed, 2]), start, max(1, measured.rank)),
+        halves=halves_of_moments(
+            moments,
+            np.random.default_rng([seed, 2]),
+            start if metric is None else measured.found.top(_LEADING),
+            max(1, measured.rank),
+            None if metric is None else lambda gram: whitened(gram, metric),
+        ),
         sample=sample,
         index=np.arange(len(sample.D)),
         order=np.arange(len(sample.D)),

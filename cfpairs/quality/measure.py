@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +20,9 @@ from cfpairs.quality.result import MetricFit, RankChecks
 from cfpairs.quality.spectral_checks import bulk_squared_cosines, gavish_donoho_rank, screenot_rank
 from cfpairs.quality.spectrum import Spectrum, spectrum, spectrum_of_moment
 from cfpairs.quality.streaming import many_flips_rank
+from cfpairs.quality.unevenness import uneven_moments, uneven_pairs
 
-__all__ = ["Measured", "Yardstick", "measure", "measure_moments", "yardsticks"]
+__all__ = ["Measured", "Yardstick", "measure", "measure_moments", "whitened", "yardsticks"]
 
 Floats = NDArray[np.float64]
 
@@ -60,6 +61,9 @@ class Measured:
         Singular values over the edge of isotropic noise.
     by_model, by_bulk : ndarray of shape (rank,) or None
         Cosine of each direction by isotropic noise, and by noise as the rest of the spectrum has it.
+    uneven : bool
+        Whether noise is uneven and there is no metric but the identity: then directions of long axes of the
+        noise count as signal.
     """
 
     metric: str
@@ -77,6 +81,7 @@ class Measured:
     checks: RankChecks
     by_model: Floats
     by_bulk: Floats | None
+    uneven: bool = False
 
     @property
     def values(self) -> Floats:
@@ -92,6 +97,24 @@ class Measured:
     def dim(self) -> int:
         """Number of dimensions."""
         return self.found.dim
+
+    def held(self, directions: Floats) -> Floats:
+        """Length of each of the directions (d, r), as embedded, within those above the noise, (r,).
+
+        Directions of the pairs as embedded turn to the long axes of uneven noise, and more pairs do not turn
+        them back; those that were found in a metric do not. 1 where the pairs are measured as embedded.
+        """
+        r, metric = directions.shape[1], self.yardstick.metric
+        if metric is None or r == 0:
+            return np.ones(r)
+        found = metric.factor @ self.found.top(min(max(r, self.rank), self.found.numerical_rank))
+        return np.asarray(np.linalg.norm(np.linalg.qr(found)[0].T @ directions, axis=0))
+
+    def turn(self, directions: Floats) -> float:
+        """Root mean squared sine of the directions (d, r) to those that stand above the noise."""
+        if directions.shape[1] == 0:
+            return 0.0
+        return float(np.sqrt(max(0.0, 1.0 - float((self.held(directions) ** 2).mean()))))
 
 
 def yardsticks(
@@ -147,7 +170,14 @@ def measure(
         own = winsorize(matrices[name])
         return flip_rank(own, rng, above_edge=fit.rank, flips=flips, widening=choices[name].widening)
 
-    return _in_metric(name, misfits, spectra[name], choices[name], fits[name], count, rng, draws)
+    found = _in_metric(name, misfits, spectra[name], choices[name], fits[name], count, rng, draws)
+    return _blind(found) if len(choices) == 1 and found.rank and uneven_pairs(winsorize(D)) else found
+
+
+def _blind(found: Measured) -> Measured:
+    """What is left to say where noise is uneven and no metric evens it: the rank may be far lower."""
+    low = found.interval[0] if found.checks.screenot is None else found.checks.screenot
+    return replace(found, uneven=True, interval=(min(low, found.interval[0]), found.interval[1]))
 
 
 def measure_moments(
@@ -166,23 +196,26 @@ def measure_moments(
     spectra = {
         name: plain
         if choice.metric is None
-        else spectrum_of_moment(_whitened(moments.gram(), choice.metric), moments.n_pairs)
+        else spectrum_of_moment(whitened(moments.gram(), choice.metric), moments.n_pairs)
         for name, choice in choices.items()
     }
     name, fits, misfits = _choose(spectra, choices)
     metric = choices[name].metric
 
     def count(fit: NoiseFit) -> FlipRank:
-        own = moments.robust_gram() if metric is None else _whitened(moments.robust_gram(), metric)
+        own = moments.robust_gram() if metric is None else whitened(moments.robust_gram(), metric)
         shortened = robust if metric is None else spectrum_of_moment(own, moments.n_pairs)
         widening = choices[name].widening
         return many_flips_rank(shortened, own, moments.even_pairs, above_edge=fit.rank, widening=widening)
 
     rng = np.random.default_rng([seed, 1])
-    return _in_metric(name, misfits, spectra[name], choices[name], fits[name], count, rng, draws)
+    found = _in_metric(name, misfits, spectra[name], choices[name], fits[name], count, rng, draws)
+    blind = len(choices) == 1 and found.rank and uneven_moments(robust, moments.even_pairs)
+    return _blind(found) if blind else found
 
 
-def _whitened(gram: Floats, metric: Metric) -> Floats:
+def whitened(gram: Floats, metric: Metric) -> Floats:
+    """``L^-1 G L^-T``: sums of outer products (d, d) in the units of the metric."""
     once = metric.whiten(gram)
     return np.asarray(solve_triangular(metric.factor, once.T, lower=True, check_finite=False))
 

@@ -73,6 +73,29 @@ class Scatter:
         factor = cholesky(shrunk, lower=True, overwrite_a=True, check_finite=False)
         return Metric(np.asarray(factor), weight, (1.0 - weight) / self.freedom)
 
+    def redrawn(self, noise: Floats) -> tuple[Scatter, Floats]:
+        """What items that vary by the shrunk covariance would show, and a root of that covariance.
+
+        Parameters
+        ----------
+        noise : ndarray of shape (d, d)
+            Sum of outer products of `freedom` standard normal vectors.
+
+        Returns
+        -------
+        Scatter
+            Learned from as many Gaussian items.
+        root : ndarray of shape (d, d)
+            Lower factor of the covariance that they have.
+        """
+        root = self.metric(0.0).factor
+        covariance = np.asarray(root @ (noise / self.freedom) @ root.T)
+        energy, squared = float(np.trace(covariance)) ** 2, float((covariance**2).sum())
+        distance = squared - energy / len(covariance)
+        # The mean fourth power of a Gaussian item's length is the energy and twice the squares.
+        weight = (energy + squared) / self.freedom / distance if distance > 0.0 else 1.0
+        return Scatter(covariance, self.freedom, min(1.0, weight)), root
+
     def ridged(self, share: float) -> Metric:
         """The covariance with `share` of its mean variance added in every dimension, and not shrunk."""
         d = len(self.covariance)

@@ -32,6 +32,7 @@ def more_pairs(
     systematics: Systematics,
     growth: tuple[int, ...],
     cells: tuple[CellRow, ...],
+    turn: float = 0.0,
 ) -> MorePairs:
     """Pairs that bring the directions within `TARGET` of the true ones, and reasons why they might not help.
 
@@ -47,6 +48,8 @@ def more_pairs(
     growth : tuple of int
         Rank of a quarter, of half and of all pairs; empty where not counted.
     cells : tuple of CellRow
+    turn : float
+        How far uneven noise turns the directions, of however many pairs.
     """
     reasons = []
     missing = [cell for cell in cells if cell.n_pairs == 0]
@@ -66,6 +69,11 @@ def more_pairs(
             f"ever more directions appear with more of the pairs ({growth[0]}, {growth[1]}, {growth[2]}), as "
             "when the change is not along fixed directions"
         )
+    if turn >= TARGET:
+        reasons.append(
+            "the noise is uneven, and its long axes take the place of directions in however many pairs"
+        )
+        return MorePairs(TARGET, None, None, None, tuple(reasons))
     if halves is None:
         return MorePairs(TARGET, None, None, None, tuple(reasons))
     if halves.misalignment**2 < _EXACT:

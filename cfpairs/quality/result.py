@@ -194,6 +194,10 @@ class TermTwo:
         Length of the probe's weights theta.
     held_out : bool
         Whether pairs were held out; without it the value is too low.
+    shift : float
+        Size of the shift in use, in shifts of the pairs, as the caller expects it.
+    in_use : float
+        ``shift^2 value``: the mean squared change over a shift of that size.
     """
 
     value: float
@@ -201,6 +205,8 @@ class TermTwo:
     model: float | None
     norm: float
     held_out: bool
+    shift: float
+    in_use: float
 
 
 @dataclass(frozen=True)
@@ -417,12 +423,19 @@ class PairQuality:
     misalignment : float or None
         Root mean squared sine between the directions that hold the environment's shift (`split_half.r` of
         them) and the true ones; 0 is right, 1 unrelated.
+    noise_turn : float
+        Part of the misalignment that uneven noise makes, whose long axes draw the directions as embedded away
+        from those that `metric` shows; it does not fall with more pairs.
+    noise_uneven : bool
+        Whether the noise is uneven and neither items nor control pairs tell signal from it: the rank may
+        then be as low as the lower end of its interval.
     forecast : tuple of ForecastRow
         Misalignment of as many directions to expect with more pairs.
     tradeoff : tuple of TradeoffRow
         What removing the first r directions takes away.
     split_half : SplitHalf or None
-        Agreement between random halves of the pairs on the directions that hold the environment's shift.
+        Agreement in that metric between random halves of the pairs on the directions that hold the
+        environment's shift.
     robust : RobustRow or None
         The directions when long pairs are shortened, next to the plain ones.
     term_two : TermTwo or None
@@ -457,6 +470,8 @@ class PairQuality:
     alignment: tuple[float, ...]
     directions: tuple[DirectionRow, ...]
     misalignment: float | None
+    noise_turn: float
+    noise_uneven: bool
     forecast: tuple[ForecastRow, ...]
     tradeoff: tuple[TradeoffRow, ...]
     split_half: SplitHalf | None

@@ -7,6 +7,7 @@ the variance of every coordinate.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -19,7 +20,7 @@ from cfpairs.quality.rank import ONE_COORDINATE, FlipRank, flip_margin
 from cfpairs.quality.reliability import Halves
 from cfpairs.quality.spectrum import Spectrum
 
-__all__ = ["halves_of_moments", "many_flips_rank", "top_directions"]
+__all__ = ["halves_of_moments", "many_flips_rank", "spread_edge", "top_directions"]
 
 Floats = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ def many_flips_rank(
         free = k - r
         # What is left has d - r dimensions, and its energy lies in d coordinates.
         variances = np.clip(energy, 0.0, None) / free * (d / max(d - r, 1))
-        level = np.sqrt(free * _edge(variances, even_pairs * free / k * (d / max(d - r, 1))))
+        level = np.sqrt(free * spread_edge(variances, even_pairs * free / k * (d / max(d - r, 1))))
         level *= widening * flip_margin(k, d, r)
         if r == limit:
             return FlipRank(r, float(level))
@@ -66,7 +67,7 @@ def many_flips_rank(
     return FlipRank(limit, float(level))
 
 
-def _edge(variances: Floats, k: float) -> float:
+def spread_edge(variances: Floats, k: float) -> float:
     """Largest eigenvalue of the covariance of k noisy rows with these coordinate variances."""
     v = variances[variances > 0.0]
     if not len(v):
@@ -101,7 +102,13 @@ def top_directions(gram: Floats, r: int, start: Floats | None = None) -> Floats:
     return np.asarray(basis @ turn[:, ::-1][:, :r])
 
 
-def halves_of_moments(moments: PairMoments, rng: np.random.Generator, start: Floats, max_rank: int) -> Halves:
+def halves_of_moments(
+    moments: PairMoments,
+    rng: np.random.Generator,
+    start: Floats,
+    max_rank: int,
+    whiten: Callable[[Floats], Floats] | None = None,
+) -> Halves:
     """Overlaps of the directions of two halves of the folds, for three halvings.
 
     Parameters
@@ -112,7 +119,14 @@ def halves_of_moments(moments: PairMoments, rng: np.random.Generator, start: Flo
         Leading directions of all pairs.
     max_rank : int
         Largest r that will be asked for.
+    whiten : callable, optional
+        Brings sums of outer products into the metric that `start` is in.
     """
+
+    def leading(half: Sequence[int]) -> Floats:
+        gram = moments.robust_gram(half)
+        return top_directions(gram if whiten is None else whiten(gram), r, start)
+
     splits = [(0, *rest) for rest in combinations(range(1, FOLDS), FOLDS // 2 - 1)]
     r = max(0, min(max_rank, start.shape[1] - _BESIDE, moments.dim))
     overlaps = []
@@ -120,6 +134,5 @@ def halves_of_moments(moments: PairMoments, rng: np.random.Generator, start: Flo
         for index in rng.permutation(len(splits))[:_HALVINGS]:
             one = splits[index]
             other = tuple(sorted(set(range(FOLDS)) - set(one)))
-            parts = [top_directions(moments.robust_gram(half), r, start) for half in (one, other)]
-            overlaps.append(np.clip(parts[0].T @ parts[1], -1.0, 1.0))
+            overlaps.append(np.clip(leading(one).T @ leading(other), -1.0, 1.0))
     return Halves(overlaps, moments.n_pairs, moments.dim)

@@ -64,6 +64,7 @@ def term_two(
     r: int,
     measured: Measured,
     rng: np.random.Generator,
+    shift: float = 1.0,
 ) -> TermTwo | None:
     """Estimate it over five folds of pairs; a probe that is given as weights cannot be fitted again.
 
@@ -78,6 +79,8 @@ def term_two(
     measured : Measured
         Tells the noise, which changes the logit too and is taken off.
     rng : numpy.random.Generator
+    shift : float
+        Size of the shift in use, in shifts of the pairs.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def term_two(
     full = _differences(probe_rows(probe, whole.top(r)))
     if not callable(probe):
         return _summary(
-            ((D @ full.T) ** 2).sum(axis=1) - _noise(full, measured), full, measured, held_out=False
+            ((D @ full.T) ** 2).sum(axis=1) - _noise(full, measured), full, measured, shift, held_out=False
         )
     fold_of = (rng.permutation(count) % _FOLDS)[codes]
     changes = np.zeros(len(D))
@@ -100,10 +103,12 @@ def term_two(
         own = fold_of == fold
         theta = _differences(probe_rows(probe, spectrum(D[~own]).top(r)))
         changes[own] = ((D[own] @ theta.T) ** 2).sum(axis=1) - _noise(theta, measured)
-    return _summary(changes, full, measured, held_out=True)
+    return _summary(changes, full, measured, shift, held_out=True)
 
 
-def term_two_of_moments(moments: PairMoments, probe: Probe, r: int, measured: Measured) -> TermTwo | None:
+def term_two_of_moments(
+    moments: PairMoments, probe: Probe, r: int, measured: Measured, shift: float = 1.0
+) -> TermTwo | None:
     """The same from sums over the pairs; each sixth of them is held out in turn."""
     if measured.sigma is None or moments.n_pairs < 2 * FOLDS:
         return None
@@ -117,7 +122,7 @@ def term_two_of_moments(moments: PairMoments, probe: Probe, r: int, measured: Me
             theta = _differences(probe_rows(probe, top_directions(moments.gram(others), r, start)))
         mean = np.einsum("ij,jk,ik->", theta, moments.gram([fold]), theta) / moments.count([fold])
         changes.append(mean - _noise(theta, measured))
-    return _summary(np.array(changes), full, measured, held_out=callable(probe))
+    return _summary(np.array(changes), full, measured, shift, held_out=callable(probe))
 
 
 def _noise(theta: Floats, measured: Measured) -> float:
@@ -131,15 +136,18 @@ def _size(theta: Floats, measured: Measured) -> float:
     return float(np.linalg.norm(theta if metric is None else theta @ metric.factor))
 
 
-def _summary(changes: Floats, theta: Floats, measured: Measured, *, held_out: bool) -> TermTwo:
+def _summary(changes: Floats, theta: Floats, measured: Measured, shift: float, *, held_out: bool) -> TermTwo:
     model = None
     if measured.sigma and np.isfinite(measured.strengths).all():
         missed = float((measured.strengths * (1.0 - measured.by_model**2)).sum())
         model = (_size(theta, measured) * measured.sigma) ** 2 * missed
+    value = max(0.0, float(changes.mean()))
     return TermTwo(
-        value=max(0.0, float(changes.mean())),
+        value=value,
         error=float(changes.std(ddof=1) / np.sqrt(len(changes))),
         model=model,
         norm=float(np.linalg.norm(theta)),
         held_out=held_out,
+        shift=shift,
+        in_use=shift**2 * value,
     )

@@ -27,7 +27,8 @@ def judge(seen: Evidence) -> tuple[Verdict, tuple[str, ...]]:
     The level is the first that holds: *changes_label* where one side of most pairs carries another label,
     or the directions that hold the environment's shift (the core) hold more than .2 of the deconfounded
     label signal and more than chance; *fix_pairs* where a tenth of the pairs is flagged as broken;
-    *needs_pairs* without a direction above the noise; *fix_pairs* where control pairs show the same
+    *needs_pairs* without a direction above the noise, or where nothing tells the long axes of uneven noise
+    from signal; *fix_pairs* where control pairs show the same
     directions, or where the core holds less than half of the shift, or where removing the recommended
     directions leaves the environments four times as far apart as the labels; *needs_pairs* where it leaves
     them three times as far, or where the core is over .3 off and more pairs or sources would mend that;
@@ -88,6 +89,12 @@ def _level(seen: Evidence) -> tuple[str, str]:
         )
     if distance is None:
         return "needs_pairs", f"{count(seen.n_pairs, 'pair')} cannot tell how reliable the directions are"
+    if seen.uneven:
+        return (
+            "needs_pairs",
+            f"the noise is uneven, and which of the {seen.rank} directions are its long axes cannot be told: "
+            "control pairs or labelled items would tell signal from noise",
+        )
     if distance >= GOOD_DISTANCE:
         return _too_far(seen, distance)
     text = _found(seen, distance, gone, lost)

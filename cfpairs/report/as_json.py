@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from cfpairs.report.model import ReportData
+from cfpairs.report.notes import figure_notes
+from cfpairs.report.probe_captions import choice_text
 from cfpairs.report.values import jsonable
 
 __all__ = ["QUALITY_FIELDS", "SCHEMA_VERSION", "render_json"]
@@ -52,10 +55,10 @@ def render_json(data: ReportData) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``schema_version``, ``verdict`` (``level``, ``text``, ``recommended_r``), ``pair_sets`` (name ->
-        `QUALITY_FIELDS`, ``method``, ``counts``), ``results``, ``curves``, ``groups``, ``comparison``,
-        ``data`` and ``provenance``. Accuracies and shares are shares of 1; a number that is not available
-        is None.
+        ``schema_version``, ``verdict``, ``figures``, ``pair_sets`` (name -> `QUALITY_FIELDS`, ``method``,
+        ``counts``), ``results``, ``curves``, ``maps``, ``groups``, ``comparison``, ``data`` and
+        ``provenance``, as ``docs/report-json.md`` says. Accuracies and shares are shares of 1; a number that
+        is not available is None.
     """
     verdict = data.verdict
     pair_sets = {
@@ -74,10 +77,24 @@ def render_json(data: ReportData) -> dict[str, Any]:
                 "level": verdict.level,
                 "text": verdict.text,
                 "recommended_r": verdict.recommended_r,
+                "pair_set": verdict.pair_set,
+                "headline": verdict.headline,
+                "evidence": verdict.evidence,
+                "reason": verdict.reason,
+                "next_steps": verdict.next_steps,
+                "choice": choice_text(data),
             },
+            "figures": [asdict(note) for note in figure_notes(data).values()],
             "pair_sets": pair_sets,
             "results": data.results,
             "curves": data.curve_rows,
+            "maps": {
+                view.pair_set: {
+                    "chosen": None if view.chosen is None else dict(zip("rC", view.chosen, strict=True)),
+                    "cells": [asdict(cell) for row in view.rows for cell in row],
+                }
+                for view in data.maps
+            },
             "groups": data.group_rows,
             "comparison": data.comparison,
             "data": data.data,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cfpairs.metrics import wilson_interval
 from cfpairs.report.gallery import gallery_of
 from cfpairs.report.groups import Names, cell_views, group_views, group_warnings, splits_of
+from cfpairs.report.maps import map_views
 from cfpairs.report.model import (
     Curve,
     CurvePoint,
@@ -23,7 +26,7 @@ from cfpairs.report.values import as_float, as_floats, as_int, as_mapping
 from cfpairs.report.verdict import choose, matching_erm, overall, quality_level
 from cfpairs.report.words import rule
 
-__all__ = ["PairSetInput", "ReportData", "assess"]
+__all__ = ["PairSetInput", "ReportData", "assess", "recommended"]
 
 PROBE_ORDER = ("erm", "ncm")
 
@@ -42,6 +45,9 @@ def assess(
     provenance: dict[str, Any],
     gallery: int,
     comparison: Sequence[Mapping[str, Any]] = (),
+    grid: Iterable[Mapping[str, Any]] = (),
+    commands: Sequence[str] = (),
+    configuration: str = "",
 ) -> ReportData:
     """Put the findings together and say what they mean.
 
@@ -67,10 +73,16 @@ def assess(
         Shown as they are.
     comparison : sequence of dict
         Pair sets on equal numbers of pairs, the best first.
+    grid : iterable of dict
+        Rows of ``grid.parquet``, one a fit, for the map of accuracy over r and ridge.
+    commands : sequence of str
+    configuration : str
+        What makes it all again; see `ReportData`.
     gallery : int
         How many sound pairs of each pair set to show, and at most as many that were set apart.
     """
-    summaries = _summaries(results)
+    n_test = _test_items(data, groups)
+    summaries = [_with_average_interval(row, n_test) for row in _summaries(results)]
     primary = _primary_rule(summaries, selection)
     chosen_by = [row for row in summaries if row.selection == primary]
     order = [None, *(p.name for p in pair_sets)]
@@ -87,7 +99,7 @@ def assess(
         rules=_rules(summaries, primary, order),
         best=best,
         baseline=baseline,
-        curves=_curves(curves, chosen_r, order),
+        curves=_curves(curves, chosen_r, order, n_test),
         pair_sets=tuple(
             _pair_set_view(p, chosen_r.get((p.name, "ncm")), image_of, item_of, gallery, names)
             for p in pair_sets
@@ -99,9 +111,56 @@ def assess(
         provenance=dict(provenance),
         results=tuple({**row, "params": _params(row)} for row in results),
         group_rows=tuple(groups),
-        curve_rows=tuple(curves),
+        curve_rows=tuple(
+            {**row, **dict(zip(AVERAGE_ENDS, _interval(as_float(row.get("average")), n_test), strict=True))}
+            for row in curves
+        ),
         comparison=tuple(comparison),
+        maps=map_views(grid, chosen_by, order, best),
+        commands=tuple(commands),
+        configuration=configuration,
     )
+
+
+def recommended(
+    results: Iterable[Mapping[str, Any]], selection: str, levels: Mapping[str, str | None]
+) -> tuple[Result | None, Result | None]:
+    """The result that the verdict would recommend and the ERM result beside it.
+
+    Without an NCM probe the one with the best validation score stands in.
+    """
+    summaries = _summaries(results)
+    primary = _primary_rule(summaries, selection)
+    chosen_by = [row for row in summaries if row.selection == primary]
+    best = choose(chosen_by, levels)
+    scored = [row for row in chosen_by if row.score is not None]
+    if best is None and scored:
+        best = max(scored, key=lambda row: row.score or 0.0)
+    return best, matching_erm(chosen_by, best)
+
+
+AVERAGE_ENDS = ("average_low", "average_high")
+
+
+def _test_items(data: Mapping[str, Any], groups: Iterable[Mapping[str, Any]]) -> int:
+    """Test items that accuracies were measured on."""
+    known = as_int(data.get("test"))
+    if known is not None:
+        return known
+    return sum(as_int(row.get("n")) or 0 for row in groups if row.get("split") == "test")
+
+
+def _interval(share: float | None, n: int) -> tuple[float | None, float | None]:
+    """95 % interval of a share of `n` items (Wilson)."""
+    if share is None or n <= 0 or not 0 <= share <= 1:
+        return None, None
+    low, high = wilson_interval(share * n, n)
+    return float(low), float(high)
+
+
+def _with_average_interval(row: Result, n: int) -> Result:
+    low, high = _interval(row.average, n)
+    return replace(row, average_low=low, average_high=high)
 
 
 def _params(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -209,6 +268,7 @@ def _curves(
     rows: Iterable[Mapping[str, Any]],
     chosen_r: Mapping[tuple[str | None, str], int | None],
     order: Sequence[str | None],
+    n_test: int,
 ) -> tuple[Curve, ...]:
     points: dict[tuple[str | None, str], list[CurvePoint]] = {}
     for row in rows:
@@ -216,6 +276,8 @@ def _curves(
         if r is None or worst is None:
             continue
         key = (row.get("pair_set"), str(row.get("method")))
+        average = as_float(row.get("average"))
+        low, high = _interval(average, n_test)
         points.setdefault(key, []).append(
             CurvePoint(
                 r=r,
@@ -223,7 +285,9 @@ def _curves(
                 worst_group=worst,
                 low=as_float(row.get("worst_group_low")),
                 high=as_float(row.get("worst_group_high")),
-                average=as_float(row.get("average")),
+                average=average,
+                average_low=low,
+                average_high=high,
             )
         )
     keys = sorted(points, key=lambda k: (order.index(k[0]) if k[0] in order else len(order), k[1]))

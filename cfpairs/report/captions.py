@@ -1,19 +1,17 @@
-"""What each figure shows, worked out from its numbers."""
+"""What the figures of a pair set show, worked out from their numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cfpairs.report.model import PairSetView, ReportData
-from cfpairs.report.svg import MAX_SERIES
+from cfpairs.report.model import PairSetView
 from cfpairs.report.values import as_float, as_floats, as_int, as_rows, count, distance, per_cent
-from cfpairs.report.verdict import gain
-from cfpairs.report.words import rule
+from cfpairs.report.words import LEVEL_NAMES
 
 __all__ = [
     "cells_caption",
-    "curve_caption",
+    "comparison_caption",
     "forecast_caption",
     "row_at",
     "scree_caption",
@@ -25,62 +23,6 @@ MOST = 0.9
 
 LABEL_RED, LABEL_AMBER = 0.2, 0.1
 """Shares of the label signal (after deconfounding) whose loss is called costly and noticeable."""
-
-
-def curve_caption(data: ReportData) -> str:
-    """What the accuracy curves say about the chosen r."""
-    best, erm = data.best, data.baseline
-    parts = []
-    if best is None:
-        parts.append("No probe of this kind was chosen by the primary rule, so no r is marked.")
-    elif best.worst_group is None:
-        parts.append("The worst group of the chosen probe could not be measured.")
-    else:
-        place = f"At r = {best.r}, chosen by {rule(best.selection).title}, {_who(best.pair_set)} reaches "
-        place += per_cent(best.worst_group)
-        if erm is not None and erm.worst_group is not None:
-            points = 100 * (best.worst_group - erm.worst_group)
-            place += f", {abs(points):.1f} points {'above' if points >= 0 else 'below'} the plain probe (ERM)"
-            place += {
-                "clear": "; the intervals do not overlap, so the gain is no accident of the test items.",
-                "worse": "; the intervals do not overlap, so removing directions does harm here.",
-                "unclear": "; the intervals overlap, so the test items cannot tell the two apart.",
-                "unknown": ".",
-            }[gain(best, erm)]
-        else:
-            place += "."
-        parts.append(place)
-        parts.append(_peak(data))
-    if sum(c.chosen_r is not None for c in data.curves) > 1:
-        parts.append("Rings mark the r that the rule chose for each pair set.")
-    if len(data.curves) > MAX_SERIES:
-        parts.append(f"Only {MAX_SERIES} of {len(data.curves)} curves are drawn; the numbers below have all.")
-    return " ".join(part for part in parts if part)
-
-
-def _who(pair_set: str | None) -> str:
-    return "NCM" if pair_set is None else f"NCM with the {pair_set} pairs"
-
-
-def _peak(data: ReportData) -> str:
-    """Where the curve of the chosen probe is highest, against where it was chosen."""
-    best = data.best
-    curve = next(
-        (c for c in data.curves if best and c.pair_set == best.pair_set and c.method == best.method), None
-    )
-    if best is None or best.worst_group is None or curve is None or len(curve.points) < 2:
-        return ""
-    top = max(curve.points, key=lambda p: p.worst_group)
-    # on the curve itself, so that a mean over seeds is not held against a single fit
-    here = next((p.worst_group for p in curve.points if p.r == best.r), best.worst_group)
-    lost = 100 * (top.worst_group - here)
-    if top.r == best.r or lost <= 0:
-        return "No other r on its curve is higher."
-    verdict = "a small loss" if lost < 3 else "a loss that better validation pairs could win back"
-    return (
-        f"Its curve is highest at r = {top.r} ({per_cent(top.worst_group)}), {verdict} of {lost:.1f} points; "
-        "that peak is seen on test only and was not used to choose."
-    )
 
 
 def scree_caption(pairs: PairSetView) -> str:
@@ -106,8 +48,12 @@ def _stricter(quality: Mapping[str, Any], above: int) -> str:
     """The rank, where it is lower than the count above the edge, and what strength is measured against."""
     text = ""
     rank = as_int(quality.get("rank"))
+    ends = as_floats(quality.get("rank_interval"))
+    between = f" (95 % interval {ends[0]:.0f} to {ends[1]:.0f}, shaded)" if len(ends) == 2 else ""
     if rank is not None and 0 < rank < above:
-        text = f" A test that does not take the noise as even finds {rank}."
+        text = f" A test that does not take the noise as even finds {rank}{between}."
+    elif rank and between:
+        text = f" The count of what can be told from chance is {rank}{between}."
     if quality.get("metric") == "within-group":
         text += " Strength is measured against the spread of items within a group."
     return text
@@ -184,6 +130,27 @@ def cells_caption(pairs: PairSetView) -> str:
     if fewest.n_pairs == max(cell.n_pairs for cell in pairs.cells):
         return f"All {len(pairs.cells)} changes have {count(fewest.n_pairs)} pairs each."
     return f"Fewest for {where}: {count(fewest.n_pairs)}."
+
+
+def comparison_caption(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which way of making pairs is the better one, and whether the draws of pairs can tell."""
+    if len(rows) < 2:
+        return ""
+    best, second = rows[0], rows[1]
+    k = count(as_int(best.get("n_pairs")))
+    text = f"On {k} pairs each, {best.get('name')} is best"
+    levels = (str(best.get("level")), str(second.get("level")))
+    behind, spread = as_float(second.get("behind")), as_float(second.get("spread"))
+    if levels[0] != levels[1]:
+        names = [LEVEL_NAMES.get(level, level).lower() for level in levels]
+        text += (
+            f": its verdict is \u201c{names[0]}\u201d, that of {second.get('name')} \u201c{names[1]}\u201d"
+        )
+    elif behind is not None and spread is not None and abs(behind) < 2 * spread:
+        text += f", but {second.get('name')} is so close that another draw of pairs may turn the order"
+    elif behind is not None:
+        text += f": the directions of {second.get('name')}, the next, are {distance(behind)} further off"
+    return f"{text}. More pairs of a worse kind do not make up for the kind."
 
 
 def forecast_caption(pairs: PairSetView) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -16,18 +16,22 @@ from cfpairs.report.words import series_name
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["curve_figure", "scree_figure", "tradeoff_figure"]
+__all__ = ["curve_figure", "forecast_figure", "scree_figure", "tradeoff_figure"]
 
 MOST_MARKERS = 16
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 
-def curve_figure(data: ReportData, *, width: int, height: int, name: str) -> Markup | None:
-    """Worst-group accuracy on test against r: one line a pair set, its interval, and ERM's line.
+def curve_figure(
+    data: ReportData, *, width: int, height: int, name: str, average: bool = False
+) -> Markup | None:
+    """Accuracy on test against r: one line a pair set, its interval, and ERM's line.
 
     Parameters
     ----------
+    average : bool
+        Whether to draw the average over all test items rather than the worst group.
     width, height : int
         Natural size in CSS pixels.
     name : str
@@ -38,23 +42,40 @@ def curve_figure(data: ReportData, *, width: int, height: int, name: str) -> Mar
     Markup or None
         None if there is nothing to draw.
     """
-    curves = _leading(data)
+    curves = [(curve, points) for curve in _leading(data) if (points := _points(curve, average))]
     if not curves:
         return None
+    what = "average" if average else "worst-group"
     canvas = Canvas(name, width, height)
-    axes = canvas.axes("directions removed, r", "worst-group accuracy on test")
-    only_ncm = {c.method for c in curves} == {"ncm"}
-    last = max(p.r for c in curves for p in c.points)
-    for i, curve in enumerate(curves):
-        _curve(axes, curve, i, series_name(curve.pair_set, curve.method, only_ncm))
-    if data.baseline is not None and data.baseline.worst_group is not None:
-        _baseline(axes, data.baseline, last)
+    axes = canvas.axes("directions removed, r", f"{what} accuracy on test")
+    only_ncm = {c.method for c, _ in curves} == {"ncm"}
+    last = max(p.r for _, points in curves for p in points)
+    for i, (curve, points) in enumerate(curves):
+        _curve(axes, points, i, series_name(curve.pair_set, curve.method, only_ncm), curve.chosen_r)
+    if data.baseline is not None:
+        _baseline(axes, data.baseline, last, average)
     if data.best is not None and data.best.r is not None and data.best.r <= last:
         _mark_r(axes, data.best.r, f"chosen r = {data.best.r}")
     _rank_axis(axes, last)
     _per_cent_axis(axes)
     canvas.legend(axes)
-    return canvas.svg("Worst-group accuracy on test against the number r of removed directions.")
+    return canvas.svg(f"{what.capitalize()} accuracy on test against the number r of removed directions.")
+
+
+class _Point(NamedTuple):
+    r: int
+    value: float
+    low: float | None
+    high: float | None
+
+
+def _points(curve: Curve, average: bool) -> list[_Point]:
+    """What is drawn of a curve."""
+    if not average:
+        return [_Point(p.r, p.worst_group, p.low, p.high) for p in curve.points]
+    return [
+        _Point(p.r, p.average, p.average_low, p.average_high) for p in curve.points if p.average is not None
+    ]
 
 
 def _leading(data: ReportData) -> list[Curve]:
@@ -66,47 +87,85 @@ def _leading(data: ReportData) -> list[Curve]:
     )[:MAX_SERIES]
 
 
-def _baseline(axes: Axes, erm: Result, last: int) -> None:
-    level = erm.worst_group or 0.0
+def _baseline(axes: Axes, erm: Result, last: int, average: bool) -> None:
+    level, low, high = (
+        (erm.average, erm.average_low, erm.average_high)
+        if average
+        else (erm.worst_group, erm.worst_group_low, erm.worst_group_high)
+    )
+    if level is None:
+        return
     ends = [_place(0), _place(last)]
-    if erm.worst_group_low is not None and erm.worst_group_high is not None:
-        axes.fill_between(
-            ends, erm.worst_group_low, erm.worst_group_high, color=TOKENS["muted"], alpha=0.18, lw=0
-        )
+    if low is not None and high is not None:
+        axes.fill_between(ends, low, high, color=TOKENS["muted"], alpha=0.18, lw=0)
     axes.plot(ends, [level, level], color=TOKENS["muted"], lw=1.4, ls=(0, (4, 3)), label="plain probe (ERM)")
 
 
-def _curve(axes: Axes, curve: Curve, i: int, label: str) -> None:
+def _curve(axes: Axes, points: Sequence[_Point], i: int, label: str, chosen: int | None) -> None:
     colour = TOKENS[f"s{i + 1}"]
-    x = [_place(p.r) for p in curve.points]
-    if all(p.low is not None and p.high is not None for p in curve.points):
-        low = [p.low or 0.0 for p in curve.points]
-        high = [p.high or 0.0 for p in curve.points]
+    x = [_place(p.r) for p in points]
+    if all(p.low is not None and p.high is not None for p in points):
+        low = [p.low or 0.0 for p in points]
+        high = [p.high or 0.0 for p in points]
         axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
     axes.plot(
         x,
-        [p.worst_group for p in curve.points],
+        [p.value for p in points],
         color=colour,
         lw=1.8,
         ls=DASHES[i],
         marker=MARKERS[i],
-        markevery=_marked([p.r for p in curve.points]),
+        markevery=_marked([p.r for p in points]),
         ms=6.0,
         mew=0,
         label=_legend_text(label),
     )
-    for point in curve.points:
-        if point.r == curve.chosen_r:
-            axes.plot(
-                [_place(point.r)],
-                [point.worst_group],
-                ls="none",
-                marker="o",
-                ms=14,
-                mfc="none",
-                mec=colour,
-                mew=1.5,
-            )
+    ring = [(_place(p.r), p.value) for p in points if p.r == chosen]
+    for x0, y0 in ring:
+        axes.plot([x0], [y0], ls="none", marker="o", ms=14, mfc="none", mec=colour, mew=1.5)
+
+
+def forecast_figure(data: ReportData, *, width: int, height: int, name: str) -> Markup | None:
+    """Expected misalignment with more pairs of the same kind; None where no pair set has a forecast."""
+    found = []
+    for pairs in data.pair_sets:
+        rows = [
+            (n, value, as_float(row.get("low")), as_float(row.get("high")))
+            for row in as_rows(pairs.quality.get("forecast"))
+            if (n := as_int(row.get("n_pairs"))) and (value := as_float(row.get("misalignment"))) is not None
+        ]
+        if rows:
+            found.append((pairs.name, sorted(rows)))
+    if not found:
+        return None
+    canvas = Canvas(name, width, height)
+    axes = canvas.axes("pairs of the same kind", "misalignment: 0 exact, 1 unrelated")
+    axes.set_xscale("log")
+    for i, (label, rows) in enumerate(found[:MAX_SERIES]):
+        x = [row[0] for row in rows]
+        colour = TOKENS[f"s{i + 1}"]
+        low, high = ([v for row in rows if (v := row[side]) is not None] for side in (2, 3))
+        if len(low) == len(high) == len(rows):
+            axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
+        axes.plot(
+            x, [row[1] for row in rows], color=colour, lw=1.8, ls=DASHES[i], marker=MARKERS[i], ms=6.0, mew=0,
+            label=_legend_text(label),
+        )  # fmt: skip
+    _pairs_axis(axes, [row[0] for _, rows in found for row in rows])
+    canvas.legend(axes)
+    return canvas.svg("Expected misalignment of the directions against the number of pairs.")
+
+
+def _pairs_axis(axes: Axes, sizes: Sequence[int]) -> None:
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    ticks = sorted(set(sizes))
+    if len(ticks) > 6:
+        ticks = ticks[:: -(-len(ticks) // 6)]
+    axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(-0.02, 1.05)
 
 
 def scree_figure(pairs: PairSetView, *, width: int, height: int, name: str) -> Markup | None:
@@ -137,6 +196,12 @@ def scree_figure(pairs: PairSetView, *, width: int, height: int, name: str) -> M
             mew=0,
             label="signal" if edge is not None else "components",
         )
+    ends = as_floats(pairs.quality.get("rank_interval"))
+    if len(ends) == 2 and 0 <= ends[0] <= ends[1] < len(values):
+        axes.axvspan(
+            max(ends[0], 0.4) + 0.5, ends[1] + 0.5, color=TOKENS["s3"], alpha=0.2, lw=0,
+            label="signal ends",
+        )  # fmt: skip
     if edge is not None and edge > 0:
         axes.axhline(edge, color=TOKENS["s2"], lw=1.3, ls=(0, (5, 2.5)), label="noise edge")
     if pairs.r is not None and 0 < pairs.r < len(values):

@@ -12,9 +12,13 @@ __all__ = [
     "CellView",
     "Curve",
     "CurvePoint",
+    "FlagView",
     "GroupView",
     "Item",
     "KeyNumber",
+    "MapCell",
+    "MapView",
+    "PairGroup",
     "PairSetInput",
     "PairSetView",
     "PairView",
@@ -99,6 +103,8 @@ class Result:
     gain_low: float | None = None
     gain_high: float | None = None
     gain_p: float | None = None
+    average_low: float | None = None
+    average_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class RuleView:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Test accuracy at one r."""
+    """Test accuracy at one r, with 95 % intervals."""
 
     r: int
     C: float | None
@@ -119,6 +125,8 @@ class CurvePoint:
     low: float | None
     high: float | None
     average: float | None
+    average_low: float | None = None
+    average_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,33 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class MapCell:
+    """Test accuracy at one r and one ridge strength C; None where no such probe was fitted."""
+
+    r: int
+    C: float
+    worst_group: float | None
+    average: float | None
+
+
+@dataclass(frozen=True)
+class MapView:
+    """Worst-group accuracy of NCM on test over r and C, for one pair set.
+
+    Attributes
+    ----------
+    rows : tuple of tuple of MapCell
+        One row an r, ascending; one cell a C, from the strongest ridge (smallest C) on.
+    chosen : tuple of int and float, or None
+        The r and C that the primary rule chose.
+    """
+
+    pair_set: str
+    rows: tuple[tuple[MapCell, ...], ...]
+    chosen: tuple[int, float] | None
+
+
+@dataclass(frozen=True)
 class Item:
     """One side of a pair; ``path`` is None where the item has no image."""
 
@@ -141,8 +176,18 @@ class Item:
 
 
 @dataclass(frozen=True)
+class FlagView:
+    """What looks wrong with a pair; `severity` is how far beyond its limit, 1 at the limit."""
+
+    name: str
+    reason: str
+    score: float | None
+    severity: float | None
+
+
+@dataclass(frozen=True)
 class PairView:
-    """One pair of the gallery; ``notes`` says why it was set apart."""
+    """One pair of the gallery; ``notes`` and ``flags`` say why it was set apart."""
 
     pair_id: str
     label_name: str
@@ -151,6 +196,27 @@ class PairView:
     score: float | None
     status: str
     notes: tuple[str, ...] = ()
+    flags: tuple[FlagView, ...] = ()
+
+
+@dataclass(frozen=True)
+class PairGroup:
+    """Pairs that were set apart for one reason: a flag, or their status.
+
+    Attributes
+    ----------
+    meaning : str
+        The reason in plain words; may be empty.
+    pairs : tuple of PairView
+        The gravest first; a sample.
+    n : int
+        How many there are.
+    """
+
+    name: str
+    meaning: str
+    pairs: tuple[PairView, ...]
+    n: int
 
 
 @dataclass(frozen=True)
@@ -185,8 +251,10 @@ class PairSetView:
         The number of directions to mark: chosen by the primary rule, else recommended by the quality.
     r_chosen : bool
         Whether ``r`` was chosen by the primary rule.
-    gallery, set_apart : tuple of PairView
-        A sample of the sound pairs, and of those that were rejected, dropped or flagged.
+    gallery : tuple of PairView
+        A sample of the sound pairs.
+    set_apart : tuple of PairGroup
+        Those that were flagged, rejected or dropped, by reason.
     n_sound, n_apart : int
         How many there are of each.
     """
@@ -200,7 +268,7 @@ class PairSetView:
     r_chosen: bool
     cells: tuple[CellView, ...]
     gallery: tuple[PairView, ...]
-    set_apart: tuple[PairView, ...]
+    set_apart: tuple[PairGroup, ...]
     n_sound: int
     n_apart: int
     card: str
@@ -277,6 +345,12 @@ class ReportData:
         The rows as they came in, for the JSON file.
     comparison : tuple of dict
         Rows of `cfpairs.quality.ComparisonRow`, the best pair set first.
+    maps : tuple of MapView
+        The recommended pair set first.
+    commands : tuple of str
+        Lines for a shell that make the findings and the page again.
+    configuration : str
+        The configuration that they need, YAML; may be empty.
     """
 
     title: str
@@ -296,3 +370,6 @@ class ReportData:
     group_rows: tuple[Mapping[str, Any], ...] = field(repr=False)
     curve_rows: tuple[Mapping[str, Any], ...] = field(repr=False)
     comparison: tuple[Mapping[str, Any], ...] = ()
+    maps: tuple[MapView, ...] = ()
+    commands: tuple[str, ...] = ()
+    configuration: str = ""

@@ -9,11 +9,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from cfpairs.report.compare import Comparison, rows_of
 from cfpairs.report.model import ReportData, Result, RuleView
 from cfpairs.report.values import count, range_text, share
 from cfpairs.report.words import LEVEL_NAMES, probe_name, rule, set_name
 
-__all__ = ["print_report", "render_terminal"]
+__all__ = ["print_report", "render_comparison_terminal", "render_terminal"]
 
 COLOURS = {
     "good": "green",
@@ -37,6 +38,22 @@ def render_terminal(data: ReportData) -> RenderableType:
         parts += [Text(), _rules_table(data.rules, data.best)]
     parts += [Padding(Text(f"! {warning}", style="yellow"), (0, 0)) for warning in data.warnings]
     return Group(*parts)
+
+
+def render_comparison_terminal(comparison: Comparison) -> RenderableType:
+    """Two workspaces side by side: the conclusion, their figures, and the inputs in which they differ."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    table.add_column("", overflow="ellipsis", no_wrap=True, max_width=24)
+    for side in (comparison.first, comparison.second):
+        table.add_column(Text(side.name), overflow="fold", max_width=26)
+    for name, first, second in rows_of(comparison):
+        table.add_row(Text(name), Text(first), Text(second))
+    differing = [fact for fact in comparison.facts if not fact.same]
+    if differing:
+        table.add_section()
+        for fact in differing:
+            table.add_row(Text(f"{fact.name} differs"), Text(fact.first), Text(fact.second))
+    return Group(Text(comparison.text, style="bold" if comparison.better else ""), Text(), table)
 
 
 def print_report(data: ReportData, console: Console) -> None:

@@ -69,10 +69,13 @@ def matching_erm(results: Sequence[Result], best: Result | None) -> Result | Non
 def gain(best: Result | None, baseline: Result | None) -> str:
     """How `best` compares with `baseline` on test: ``clear``, ``unclear``, ``worse`` or ``unknown``.
 
-    A gain is clear, and a loss is a loss, only where the two intervals do not overlap.
+    A gain is clear, and a loss is a loss, only where the interval of the difference leaves out zero; where
+    the difference was not tested on the same items, where the two intervals do not overlap.
     """
     if best is None or baseline is None or best.worst_group is None or baseline.worst_group is None:
         return "unknown"
+    if best.gain_low is not None and best.gain_high is not None:
+        return "clear" if best.gain_low > 0 else "worse" if best.gain_high < 0 else "unclear"
     low = best.worst_group if best.worst_group_low is None else best.worst_group_low
     high = best.worst_group if best.worst_group_high is None else best.worst_group_high
     if low > (baseline.worst_group if baseline.worst_group_high is None else baseline.worst_group_high):
@@ -145,9 +148,24 @@ def _evidence(best: Result, baseline: Result | None) -> str:
         text += "; there is no plain probe (ERM) to compare it with"
     else:
         text += f", against {_with_interval(baseline)} for the plain probe (ERM)"
+        text += _difference(best)
     if rule(best.selection).test_labels:
         text += "; these settings were chosen with test labels, so take the figure as a ceiling"
     return f"{text}."
+
+
+def _difference(best: Result) -> str:
+    """The tested difference from the plain probe, and what it means."""
+    if best.gain is None or best.gain_low is None or best.gain_high is None:
+        return ""
+    side = "more" if best.gain >= 0 else "less"
+    ends = sorted((abs(best.gain_low), abs(best.gain_high)))
+    if best.gain_low <= 0 <= best.gain_high:
+        return (
+            f": {share(abs(best.gain))} points {side}, which may be chance "
+            f"(95 % interval of the difference {share(best.gain_low)} to {share(best.gain_high)})"
+        )
+    return f": {share(abs(best.gain))} points {side} (95 % interval {share(ends[0])} to {share(ends[1])})"
 
 
 def _with_interval(row: Result, prefix: str = "") -> str:
@@ -183,8 +201,9 @@ def _next_steps(
     if chosen:
         # The quality speaks of the r that the pairs alone suggest; what counts is the one that was chosen.
         steps = [chosen, *(line for line in steps if not line.startswith(REMOVAL))]
-    if not steps:
-        steps = [sentence(_default_step(level, outcome, best))]
+    action = sentence(_default_step(level, outcome, best))
+    if not steps or level in ("good", "usable"):  # for the others the quality knows better what is lacking
+        steps = [action, *steps]
     return tuple(dict.fromkeys(steps))
 
 

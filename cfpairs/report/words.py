@@ -8,6 +8,7 @@ from typing import NamedTuple
 __all__ = [
     "LEVEL_NAMES",
     "Rule",
+    "flag_meaning",
     "join",
     "probe_meaning",
     "probe_name",
@@ -15,6 +16,7 @@ __all__ = [
     "sentence",
     "series_name",
     "set_name",
+    "status_meaning",
 ]
 
 LEVEL_NAMES = {
@@ -91,6 +93,32 @@ def probe_name(method: str) -> str:
 def probe_meaning(method: str) -> str:
     """What a probe is, in one clause; empty for one that is not known here."""
     return _PROBES.get(method, ("", ""))[1]
+
+
+_FLAGS = {
+    "failed edit": "the two sides hardly differ, so the pair shows no change of environment",
+    "duplicate": "the pair repeats the difference of another and adds nothing",
+    "outlier": "the pair differs in a way that the others do not; one odd pair can turn a direction",
+    "wrong match": "the two sides are no real partners: other pairs fit each side better",
+    "label-changing": "the change reaches into what tells the labels apart, which must stay",
+    "dominates": "a few long pairs decide a direction; they may be right, but look at them",
+}
+
+_STATUSES = {
+    "rejected": "a check stopped the pair when it was made; it was not used",
+    "dropped": "the pair was taken out; it was not used",
+    "dropped by hand": "a person took the pair out on the review page; it was not used",
+}
+
+
+def flag_meaning(name: str) -> str:
+    """What a flag says of a pair, in one clause; empty for one that is not known here."""
+    return _FLAGS.get(name, "")
+
+
+def status_meaning(status: str) -> str:
+    """Why a pair with this status is not used; empty for one that is not known here."""
+    return _STATUSES.get(status, "")
 
 
 def set_name(pair_set: str | None) -> str:

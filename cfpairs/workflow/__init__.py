@@ -1,5 +1,6 @@
 """The stages in order, what each needs, and whether it is done."""
 
+from cfpairs.workflow.comparing import compare
 from cfpairs.workflow.context import Context, StageResult, find_config
 from cfpairs.workflow.embeddings import embed
 from cfpairs.workflow.manifest import keep_config, make_manifest
@@ -12,6 +13,7 @@ __all__ = [
     "Context",
     "StageResult",
     "build_pairs",
+    "compare",
     "embed",
     "find_config",
     "keep_config",

@@ -190,16 +190,22 @@ def stored_quality(folder: Path) -> dict[str, dict[str, Any]] | None:
 def highest_ranks(quality: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
     """The highest r that may be chosen for each pair set.
 
-    The upper end of the rank's interval, or what the most lenient count takes for signal, since directions
-    above both are noise (the anchor); and below the
-    first r that takes away more of the deconfounded label signal than the guard allows and than as many
-    random directions would (99 % of the time).
+    Two limits, and the lower one holds. The anchor is the largest count that anything supports: the upper end
+    of the rank's interval, the directions over the edge of even noise in the same metric (Tracy-Widom), and
+    the recommended r. The guard is the last r before the removal takes more of the deconfounded label signal
+    than `LABEL_GUARD` and than as many random directions would (99 % of the time).
+
+    The anchor bounds the choice and does not make it: within it validation chooses. It is lenient on purpose.
+    The count by sign flips ends at the first direction that does not pass, and a direction of the shortcut
+    that is left out costs the rare groups more than a direction of noise that is removed, whose price in
+    label signal the guard sees. Where the noise is known to be uneven and no metric evens it, the edge of
+    even noise counts the noise's long axes and has no say.
     """
     from scipy.stats import beta
 
     limits = {}
     for name, found in quality.items():
-        lenient = int(found["rank_checks"]["tracy_widom"])
+        lenient = 0 if found.get("noise_uneven") else int(found["rank_checks"]["tracy_widom"])
         limit = max(int(found["rank_interval"][1]), lenient, int(found["recommended_r"]), 1)
         for row in found["tradeoff"]:
             r, taken = int(row["r"]), row["label_removed_deconfounded"]

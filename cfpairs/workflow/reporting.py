@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cfpairs.config import dump_config
 from cfpairs.encoders.base import library_versions
 from cfpairs.errors import WorkspaceError
 from cfpairs.review.decisions import dropped_by_hand
@@ -40,7 +42,7 @@ LIBRARIES = ("cfpairs", "numpy", "scipy", "scikit-learn", "pyarrow", "torch", "o
 def _fingerprint(context: Context, run_id: str) -> str:
     said = _said(context)
     more = [said] if said else []
-    return fingerprint("report", 1, run_id, context.config.report.model_dump(mode="json"), *more)
+    return fingerprint("report", 2, run_id, context.config.report.model_dump(mode="json"), *more)
 
 
 def _said(context: Context) -> dict[str, str]:
@@ -91,12 +93,15 @@ def report(context: Context) -> StageResult:
         results=read_table(folder / "results.parquet", RESULTS).to_pylist(),
         curves=read_table(folder / "curves.parquet").to_pylist(),
         selection=spec["probe"]["selection"][0],
-        image_of=_image_finder(context, manifest),
+        image_of=_image_finder(context, manifest, inputs),
         item_of=_item_finder(manifest),
         data=_data(context, inputs, manifest.num_rows),
         provenance=_provenance(context, inputs, run_id, spec),
         gallery=context.config.report.gallery,
         comparison=stored_comparison(folder),
+        grid=read_table(folder / "grid.parquet").to_pylist(),
+        commands=_commands(context, spec),
+        configuration=_configuration(context, spec),
     )
     plain = render_json(data)
     write_bytes(workspace.report_html, render_html(data).encode())
@@ -107,7 +112,11 @@ def report(context: Context) -> StageResult:
         True,
         f"report: {workspace.report_html} in {seconds:.1f} s",
         hand_notes({name: dropped_by_hand(table) for name, table in inputs.tables.items()}),
-        {"html": str(workspace.report_html), "json": str(workspace.report_json), "verdict": plain["verdict"]},
+        {
+            "html": str(workspace.report_html),
+            "json": str(workspace.report_json),
+            "verdict": _short(plain["verdict"]),
+        },
         render_terminal(data),
     )
 
@@ -121,7 +130,39 @@ def standing_report(context: Context) -> StageResult:
         False,
         f"{verdict['text']}\nreport: {workspace.report_html}, up to date",
         (),
-        {"html": str(workspace.report_html), "json": str(workspace.report_json), "verdict": verdict},
+        {"html": str(workspace.report_html), "json": str(workspace.report_json), "verdict": _short(verdict)},
+    )
+
+
+def _short(verdict: dict[str, Any]) -> dict[str, Any]:
+    """The verdict without what only the page needs."""
+    return {key: verdict[key] for key in ("level", "text", "recommended_r")}
+
+
+def _commands(context: Context, spec: dict[str, Any]) -> list[str]:
+    """What makes the probe run and the page again; the run's own settings stand in the configuration."""
+    names = list(spec["pair_sets"])
+    known = {pair.set_name for pair in context.config.pairs}
+    if set(names) == known:
+        return ["cfpairs run -c cfpairs.yaml"]
+    wanted = " ".join(f"--pair-set {shlex.quote(name)}" for name in names)
+    lines = ["cfpairs embed -c cfpairs.yaml"]
+    lines.append(" ".join(filter(None, ("cfpairs probe -c cfpairs.yaml", wanted))))
+    lines.append("cfpairs report -c cfpairs.yaml")
+    missing = [name for name in names if name not in known]
+    if missing:
+        lines.insert(0, f"# pair sets not in the configuration, from their data cards: {', '.join(missing)}")
+    return lines
+
+
+def _configuration(context: Context, spec: dict[str, Any]) -> str:
+    """The configuration of the run, with the data folder named as the user would have to name it."""
+    config = context.config
+    root = config.data.root
+    data = config.data.model_copy(update={"root": None if root is None else Path(root.name)})
+    probe = type(config.probe).model_validate(spec["probe"])
+    return dump_config(
+        config.model_copy(update={"workspace": Path("cfpairs-work"), "data": data, "probe": probe})
     )
 
 
@@ -156,8 +197,13 @@ def _with_note(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"reason": "; ".join(said) or None}
 
 
-def _image_finder(context: Context, manifest: Any) -> Callable[[str], Path | None]:
-    paths = dict(zip(manifest["item_id"].to_pylist(), manifest["path"].to_pylist(), strict=True))
+def _image_finder(context: Context, manifest: Any, inputs: ProbeInputs) -> Callable[[str], Path | None]:
+    """Images of items, and of the sides that a check stopped, which are no items."""
+    paths: dict[str, str | None] = {}
+    for table in inputs.tables.values():
+        if "rejected_path" in table.column_names:
+            paths |= dict(zip(table["b_id"].to_pylist(), table["rejected_path"].to_pylist(), strict=True))
+    paths |= dict(zip(manifest["item_id"].to_pylist(), manifest["path"].to_pylist(), strict=True))
     workspace = context.workspace
 
     def image_of(item_id: str) -> Path | None:
@@ -194,7 +240,7 @@ def _provenance(context: Context, inputs: ProbeInputs, run_id: str, spec: dict[s
     first = next(iter(sorted(folder.glob("part-*.parquet"))), None)
     written = {} if first is None else file_metadata(first)
     return {
-        "command": "cfpairs run",
+        "commands": _commands(context, spec),
         "seed": config.seed,
         "probe_seeds": list(config.probe.seeds),
         "probe_run": run_id,

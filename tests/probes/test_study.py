@@ -47,7 +47,9 @@ def data():
     return train, test, good, empty
 
 
-CONFIG = ProbeConfig(r="0:8", C=(1e-2, 1.0, 100.0), seeds=(0, 1), selection=("pairs", "in-domain", "oracle"))
+CONFIG = ProbeConfig(
+    r="0:8", C=(1e-2, 1.0, 100.0), seeds=(0, 1), selection=("pairs", "in-domain", "oracle"), budget=None
+)
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,9 @@ def test_partners_of_edits_find_each_other_and_strangers_do_not() -> None:
         found = compare_partners(pairs["a"], pairs["D"], kinds, np.arange(120), 1, np.random.default_rng(1))
         assert found is not None
         likeness[name] = found.likeness
-        places = match_places(pairs["a"], pairs["D"], kinds, np.arange(120), 1, np.random.default_rng(1))
+        places = match_places(
+            pairs["a"], pairs["D"], pairs["pair_envs"], np.arange(120), np.random.default_rng(1)
+        )
         assert wrong_matches(places) == []
     assert likeness["edit"] > 0.98
     assert likeness["random"] == pytest.approx(0.5, abs=0.08)
@@ -114,7 +116,9 @@ def test_two_swapped_partners_are_wrong_matches() -> None:
     one, other = np.flatnonzero(kinds == np.bincount(kinds).argmax())[:2]
     b = pairs["a"] - pairs["D"]
     b[[one, other]] = b[[other, one]]
-    places = match_places(pairs["a"], pairs["a"] - b, kinds, np.arange(120), 1, np.random.default_rng(1))
+    places = match_places(
+        pairs["a"], pairs["a"] - b, pairs["pair_envs"], np.arange(120), np.random.default_rng(1)
+    )
     assert {d.index for d in wrong_matches(places)} == {one, other}
     assert (
         compare_partners(pairs["a"][:6], pairs["D"][:6], kinds[:6], np.arange(6), 1, np.random.default_rng(1))

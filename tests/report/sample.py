@@ -223,6 +223,34 @@ def curve_rows() -> list[dict[str, Any]]:
     ]
 
 
+def grid_rows() -> list[dict[str, Any]]:
+    """Every fit: NCM at each r with three strengths of the ridge, one of them not tried, and ERM."""
+    rows: list[dict[str, Any]] = [
+        {"pair_set": name, "method": "ncm", "r": r, "C": C, "params": "{}", "worst_group": w - loss,
+         "average": 0.55 + 0.35 * w}
+        for name, worst in WORST.items()
+        for r, w in zip(RANKS, worst, strict=True)
+        for C, loss in ((1e-6, 0.04), (1e-4, 0.0), (1e-2, 0.02))
+        if r > 0 and (r, C) != (64, 1e-2)
+    ]  # fmt: skip
+    erm = {"pair_set": None, "method": "erm", "r": 0, "params": "{}", "average": 0.58}
+    rows += [erm | {"C": C, "worst_group": w} for C, w in ((1e-6, 0.0), (1e-4, 0.05), (1e-2, 0.09))]
+    return [*rows, rows[0] | {"params": '{"class_weight": 2.0}', "worst_group": 1.0}]
+
+
+def comparison_rows() -> list[dict[str, Any]]:
+    """The pair sets on equal numbers of pairs."""
+    return [
+        {
+            "name": name, "n_pairs": 236, "draws": 1 if name == "edit" else 3, "level": LEVELS[name][0],
+            "recommended_r": float(CHOSEN[name]), "misalignment": off, "environment_removed": 0.9,
+            "label_removed_deconfounded": 0.05, "environment_left": 0.8,
+            "spread": None if name == "edit" else 0.02, "behind": None if off is None else off - 0.24,
+        }
+        for name, off in (("edit", 0.24), ("nearest", 0.51), ("random", None))
+    ]  # fmt: skip
+
+
 def group_rows() -> list[dict[str, Any]]:
     """A shortcut that holds for 95 % of train; one validation group is tiny."""
     counts = {"train": (874, 46, 44, 836), "val": (110, 110, 12, 110), "test": (482, 480, 481, 479)}
@@ -280,6 +308,10 @@ def sample(folder: Path, seed: int = 0) -> dict[str, Any]:
         "results": result_rows(),
         "curves": curve_rows(),
         "selection": "pairs",
+        "grid": grid_rows(),
+        "comparison": comparison_rows(),
+        "commands": ["cfpairs run -c cfpairs.yaml"],
+        "configuration": "seed: 0\n",
         "image_of": lambda item: Path(items[item]["path"]) if item in items else None,
         "item_of": lambda item: items.get(item, {}),
         "data": {

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cfpairs.metrics import wilson_interval
 from cfpairs.report.as_json import QUALITY_FIELDS, render_json
 from cfpairs.report.assess import assess
 from cfpairs.report.captions import (
     cells_caption,
-    curve_caption,
     forecast_caption,
     scree_caption,
     tradeoff_caption,
 )
 from cfpairs.report.groups import TINY
 from cfpairs.report.model import PairSetInput, PairSetView, ReportData
+from cfpairs.report.probe_captions import curve_caption, map_caption
 from cfpairs.report.values import jsonable
 from cfpairs.tables import RESULTS
 from tests.report.sample import RANKS
@@ -37,10 +38,10 @@ def test_the_sample_says_what_it_was_made_to_say(data: ReportData) -> None:
 def test_json_has_the_agreed_keys_and_nothing_that_json_cannot_hold(data: ReportData) -> None:
     found = render_json(data)
     assert set(found) == {
-        "schema_version", "verdict", "pair_sets", "results", "curves", "groups", "comparison", "data",
-        "provenance",
+        "schema_version", "verdict", "figures", "pair_sets", "results", "curves", "maps", "groups",
+        "comparison", "data", "provenance",
     }  # fmt: skip
-    assert set(found["verdict"]) == {"level", "text", "recommended_r"}
+    assert {"level", "text", "recommended_r"} <= set(found["verdict"])
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert set(found["pair_sets"]) == {"edit", "nearest", "random"}
     for quality in found["pair_sets"].values():
@@ -111,15 +112,44 @@ def test_the_gallery_keeps_flagged_and_rejected_pairs_apart(data: ReportData) ->
     edit = data.pair_sets[0]
     assert len(edit.gallery) == 12 and edit.n_sound == 36
     assert {p.status for p in edit.gallery} == {"ok"}
-    assert [p.pair_id for p in edit.set_apart] == ["edit-011", "edit-007", "edit-038", "edit-039"]
-    assert edit.set_apart[1].notes == ("duplicate: same difference as edit-003",)
-    assert edit.set_apart[2].notes == ("the mask covers no pixel",)
-    assert edit.set_apart[2].b.path is None and edit.set_apart[2].b.env_name == "gravel"
+    assert [(g.name, g.n, [p.pair_id for p in g.pairs]) for g in edit.set_apart] == [
+        ("outlier", 1, ["edit-011"]), ("duplicate", 1, ["edit-007"]),
+        ("rejected", 1, ["edit-038"]), ("dropped", 1, ["edit-039"]),
+    ]  # fmt: skip
+    assert all(group.meaning for group in edit.set_apart)
+    (flag,) = edit.set_apart[1].pairs[0].flags
+    assert (flag.name, flag.reason, flag.score) == ("duplicate", "same difference as edit-003", 0.991)
+    rejected = edit.set_apart[2].pairs[0]
+    assert rejected.notes == ("the mask covers no pixel",)
+    assert rejected.b.path is None and rejected.b.env_name == "gravel"
 
 
 def test_a_gallery_of_zero_shows_nothing_and_still_counts(given: dict[str, Any]) -> None:
     edit = assess(**(given | {"gallery": 0})).pair_sets[0]
-    assert (edit.gallery, edit.set_apart, edit.n_sound, edit.n_apart) == ((), (), 36, 4)
+    assert (edit.gallery, edit.n_sound, edit.n_apart) == ((), 36, 4)
+    assert [(group.pairs, group.n) for group in edit.set_apart] == [((), 1)] * 4
+
+
+def test_every_reason_has_its_share_of_the_pairs_shown(given: dict[str, Any]) -> None:
+    edit = assess(**(given | {"gallery": 3})).pair_sets[0]
+    assert [len(group.pairs) for group in edit.set_apart] == [1, 1, 1, 0]
+
+
+def test_the_map_has_every_fit_of_ncm_and_marks_the_choice(data: ReportData) -> None:
+    edit = data.maps[0]
+    assert (edit.pair_set, edit.chosen) == ("edit", (4, 1e-4))
+    assert [row[0].r for row in edit.rows] == list(RANKS)
+    assert [cell.C for cell in edit.rows[0]] == [1e-6, 1e-4, 1e-2]
+    at = {(cell.r, cell.C): cell.worst_group for row in edit.rows for cell in row}
+    assert at[0, 1e-2] == 0.09 and at[4, 1e-4] == 0.70 and at[64, 1e-2] is None
+    assert "Highest at r = 8, C = 0.0001" in map_caption(edit)
+
+
+def test_averages_have_wilson_intervals(data: ReportData) -> None:
+    assert data.best is not None and data.best.average is not None
+    low, high = wilson_interval(data.best.average * 1922, 1922)
+    assert (data.best.average_low, data.best.average_high) == pytest.approx((float(low), float(high)))
+    assert all(p.average_low < p.average < p.average_high for p in data.curves[0].points)  # type: ignore[operator]
 
 
 def test_items_that_nobody_knows_do_not_stop_the_report(given: dict[str, Any]) -> None:

@@ -164,9 +164,24 @@ def test_without_anything_the_verdict_asks_for_pairs() -> None:
     assert unmeasured.level == "needs_pairs" and "not measured" in unmeasured.text
 
 
-def test_advice_of_the_quality_comes_first_and_once() -> None:
-    verdict = overall([pair_set(advice=["merge copies", "merge copies", "", None])], result(), ERM, True)
-    assert verdict.next_steps == ("Merge copies.",)
+def test_the_action_comes_first_then_the_advice_of_the_quality_once() -> None:
+    advice = ["merge copies", "merge copies", "", None]
+    good = overall([pair_set(advice=advice)], result(), ERM, True)
+    assert good.next_steps[0].startswith("Fit the final probe") and good.next_steps[1:] == ("Merge copies.",)
+    broken = overall([pair_set("edit", "fix_pairs", advice=advice)], result(), ERM, True)
+    assert broken.next_steps == ("Merge copies.",)
+
+
+def test_a_tested_difference_decides_before_intervals_do() -> None:
+    tested = {"gain": 0.03, "gain_low": 0.01, "gain_high": 0.05, "gain_p": 0.002}
+    close = replace(result(), worst_group=0.4, worst_group_low=0.35, worst_group_high=0.45)
+    erm = replace(ERM, worst_group=0.37, worst_group_low=0.32, worst_group_high=0.42)
+    assert gain(close, erm) == "unclear"
+    assert gain(replace(close, **tested), erm) == "clear"
+    assert gain(replace(close, **(tested | {"gain_low": -0.01})), erm) == "unclear"
+    assert gain(replace(close, **(tested | {"gain_low": -0.05, "gain_high": -0.01})), erm) == "worse"
+    verdict = overall([pair_set()], replace(close, **tested), erm, True)
+    assert "3.0 points more (95 % interval 1.0 to 5.0)" in verdict.evidence
 
 
 def minimal(**changes: Any) -> dict[str, Any]:

@@ -331,13 +331,16 @@ class EditBuilder:
             groups = [items.group_name(*group) for group in sorted(checks.unjudged)]
             told = ", ".join(groups[:4]) + (f" and {len(groups) - 4} more" if len(groups) > 4 else "")
             notes.append(f"too few real items to check the label of edits that end in {told}")
+        made_ok = [pair for pair in pairs if pair["status"] == "ok"]
+        unmasked = made_ok and not any(pair.get("mask_source") for pair in made_ok)
+        left_out = {"editor_options", "checks", "workers", *(("masks", "mask_options") if unmasked else ())}
         card = pair_card(
             inputs,
             items,
             pairs,
             method=f"A training item and its edit. {self.editor.summary}",
             settings={
-                **self.options.model_dump(mode="json", exclude={"editor_options", "checks", "workers"}),
+                **self.options.model_dump(mode="json", exclude=left_out),
                 **self._editor_settings,
             },
             limits=self.editor.limits,
