@@ -17,7 +17,10 @@ from cfpairs.tables import write_bytes
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 
-STUDIES = ("synthetic-ncm", "synthetic-causirl", "synthetic-pica", "viae-mnist")
+STUDIES = (
+    "synthetic-ncm", "synthetic-irm", "synthetic-causirl", "synthetic-pica", "viae-mnist", "colored-mnist",
+    "waterbirds-cf", "pacs",
+)  # fmt: skip
 
 
 def table_of(file: Path) -> str:
