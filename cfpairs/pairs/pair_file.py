@@ -127,6 +127,8 @@ def _from_text(path: Path, content: bytes, a: str, b: str) -> PairFile:
             got=f"{error}, in what begins on line {begin}",
             remedy="check the quotation marks there",
         ) from error
+    if not records:
+        raise DataError(f"{path.name} has no row", expected=f"columns {a!r} and {b!r} and a row a pair")
     header = [name or f"column_{place}" for place, name in enumerate(records[0], 1)]
     _check_header(path.name, header, a, b)
     if len(records) == 1:

@@ -116,6 +116,8 @@ def test_ctrl_c_says_what_is_written_and_how_to_go_on(project, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
     while not parts_of(tmp_path / "work") and time.monotonic() < deadline and process.poll() is None:

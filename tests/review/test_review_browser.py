@@ -162,7 +162,10 @@ def test_undo_note_and_reload(tab: Tab, shared: tuple[Path, str]) -> None:
 
 def test_filters(tab: Tab) -> None:
     page = tab.page
+    expect(page.locator("#by-cell")).to_be_visible()
     for select, option in (("#by-set", "=again"), ("#by-cell", None), ("#by-flag", None)):
+        if page.locator(select).is_hidden():  # a filter of one value
+            continue
         values = page.eval_on_selector_all(f"{select} option", "o => o.map(e => e.value)")
         page.select_option(select, option or values[1])
         expect(page.locator("#pair-title")).to_be_visible()
