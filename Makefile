@@ -8,14 +8,18 @@ READY := $(VENV)/.ready
 # Compiled modules are kept: without them every process compiles torch and all else again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check bench papers clean
+.PHONY: demo test check bench papers clean test-studies
 .DEFAULT_GOAL := test
 
 demo: $(READY)
 	$(BIN)/cfpairs demo --out cfpairs-demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not study"
+
+# The studies on images, reduced: they take as long as all other tests.
+test-studies: $(READY)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m study
 
 check: $(READY)
 	$(BIN)/ruff format --check .

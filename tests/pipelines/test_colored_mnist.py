@@ -11,11 +11,12 @@ from pipelines import colored_mnist as study_of
 
 SMALL = """\
 data: {preset: colored-mnist}
-encoder: {spec: lite}
+encoder: {spec: lite, runtime: torch}
 probe: {C: [0.01], seeds: [0], folds: 2, budget: 2}
 """
 
 
+@pytest.mark.study
 def test_the_study_says_its_data_and_is_not_run_twice(tmp_path, capsys, monkeypatch):
     root, config, out = write_idx(tmp_path / "idx"), tmp_path / "small.yaml", tmp_path / "out"
     config.write_text(SMALL)

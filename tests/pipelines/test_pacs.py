@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 
+import pytest
 from dataset_fakes import fake_folders
 
 from pipelines import pacs as study_of
@@ -11,11 +12,12 @@ from pipelines import pacs as study_of
 SMALL = """\
 data: {preset: folders}
 pairs: [{method: random, pairs: 8}]
-encoder: {spec: lite}
+encoder: {spec: lite, runtime: torch}
 probe: {methods: [erm, ncm], r: [1, 2], C: [0.01], seeds: [0], folds: 2}
 """
 
 
+@pytest.mark.study
 def test_every_domain_is_left_out_once(tmp_path, capsys):
     root, config, out = fake_folders(tmp_path / "styles", each=6), tmp_path / "small.yaml", tmp_path / "out"
     config.write_text(SMALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 
+import pytest
 from dataset_fakes import fake_waterbirds
 
 from pipelines import waterbirds_cf as study_of
@@ -13,11 +14,12 @@ data: {preset: waterbirds, train_with: [edit]}
 pairs:
 - {method: edit, options: {choose: minority, checks: {label: null, embedding: false}}}
 - {method: random, options: {differ: [env, subject]}}
-encoder: {spec: lite}
+encoder: {spec: lite, runtime: torch}
 probe: {C: [0.01], seeds: [0], folds: 2, budget: 3}
 """
 
 
+@pytest.mark.study
 def test_the_study_takes_its_numbers_from_the_folder(tmp_path, capsys, monkeypatch):
     root, config, out = (
         fake_waterbirds(tmp_path / "birds", masks="masks"),
