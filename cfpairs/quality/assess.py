@@ -259,6 +259,7 @@ def _assess(
     return PairQuality(
         n_pairs=look.n_pairs,
         n_sources=look.n_sources,
+        n_control=0 if inputs.control is None else len(inputs.control),
         dim=d,
         metric=measured.metric,
         metrics=measured.metrics,

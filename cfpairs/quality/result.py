@@ -126,6 +126,13 @@ class RankChecks:
         heavy-tailed or the metric is wrong. None where too little noise is left to tell its shape.
     numerical : int
         That rounding cannot explain; no rule goes beyond.
+    flip_pa : int
+        Stronger than sign flips without taking directions out one by one; one strong direction hides others.
+    eigenvalue_ratio : int
+        Before the largest ratio of two eigenvalues; never 0, and one strong direction makes it 1.
+    bi_cross_validation : int or None
+        That best foretell a quarter of the entries from the others; fewer, as weak directions are dropped.
+        None where the pairs are read in blocks, of few pairs, and where resampling is left out.
     """
 
     sign_flips: int
@@ -133,6 +140,9 @@ class RankChecks:
     gavish_donoho: int
     screenot: int | None
     numerical: int
+    flip_pa: int
+    eigenvalue_ratio: int
+    bi_cross_validation: int | None
 
 
 @dataclass(frozen=True)
@@ -395,6 +405,8 @@ class PairQuality:
         Number of pairs k and of dimensions d.
     n_sources : int
         Number of independent sources: pairs that share a side or a source count once.
+    n_control : int
+        Number of control pairs that the noise and failed edits were measured by; 0 without any.
     metric : str
         Where the spectrum was measured: ``identity`` (as embedded), ``within-group`` (in units of the
         items' own variation within label and environment) or ``control`` (in units of the control pairs).
@@ -456,6 +468,7 @@ class PairQuality:
 
     n_pairs: int
     n_sources: int
+    n_control: int
     dim: int
     metric: str
     metrics: tuple[MetricFit, ...]

@@ -36,6 +36,7 @@ QUALITY_FIELDS = (
     "verdict",
     "advice",
     "n_sources",
+    "n_control",
     "metrics",
     "rank_checks",
     "directions",
