@@ -205,7 +205,7 @@ def _assess(
     weights = None if probe is None else probe_rows(probe, directions[:, :advised])
     doubts = _doubts(look, r, max(r, advised), seed)
     if weights is not None and inputs.X is not None and inputs.y is not None and inputs.labels is not None:
-        doubts += flags.label_changing(inputs.D, inputs.labels, weights, inputs.X, inputs.y)
+        doubts += flags.label_changing(inputs.D, inputs.labels, weights, inputs.X, inputs.y, inputs.a)
     agreement = halves.at(max(1, r))
     cells = cell_rows(inputs, max(1, measured.rank), look.index)
     systematics = _systematics(sample, directions, r, seed)
