@@ -9,6 +9,7 @@ from typing import Any
 
 from cfpairs.notebook import html_table
 from cfpairs.quality.parts import (
+    AdviceRow,
     CellRow,
     DirectionRow,
     DropRow,
@@ -18,6 +19,7 @@ from cfpairs.quality.parts import (
     MetricFit,
     MorePairs,
     RankChecks,
+    RemarkRow,
     RobustRow,
     SplitHalf,
     Systematics,
@@ -29,6 +31,7 @@ from cfpairs.quality.parts import (
 
 __all__ = [
     "LEVELS",
+    "AdviceRow",
     "CellRow",
     "DirectionRow",
     "DropRow",
@@ -39,6 +42,7 @@ __all__ = [
     "MorePairs",
     "PairQuality",
     "RankChecks",
+    "RemarkRow",
     "RobustRow",
     "SplitHalf",
     "Systematics",
@@ -116,8 +120,10 @@ class PairQuality:
     cells : tuple of CellRow
         Pairs for each label and ordered pair of environments.
     verdict : Verdict
-    advice : tuple of str
-        What to do and why, most important first; plain sentences.
+    advice : tuple of AdviceRow
+        What to do and why, most important first.
+    remarks : tuple of RemarkRow
+        What the figures say beside the verdict.
     """
 
     n_pairs: int
@@ -150,7 +156,8 @@ class PairQuality:
     dropping: tuple[DropRow, ...]
     cells: tuple[CellRow, ...]
     verdict: Verdict
-    advice: tuple[str, ...]
+    advice: tuple[AdviceRow, ...]
+    remarks: tuple[RemarkRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts, numbers and strings, fit for JSON; what is not finite becomes None."""
