@@ -9,12 +9,14 @@ from cfpairs.quality.evidence import (
     FEW_REMOVED,
     GOOD_DISTANCE,
     LABEL_RED,
+    MUCH_LEFT,
     SOME_CHANGED,
+    SOME_LEFT,
     Evidence,
 )
 from cfpairs.quality.more import MARKED
 from cfpairs.quality.result import AdviceRow
-from cfpairs.quality.words import count, directions, listed, percent
+from cfpairs.quality.words import agree, count, directions, listed, percent
 
 __all__ = ["BENT", "advice", "advice_on_labels"]
 
@@ -32,7 +34,7 @@ def advice(seen: Evidence) -> tuple[AdviceRow, ...]:
     Flagged pairs come last where they are few.
     """
     few = seen.broken <= BROKEN_SHARE * seen.n_pairs
-    parts: list[Part] = [_changed, _mend, _unlike, _more, _coverage]
+    parts: list[Part] = [_changed, _mend, _missed, _unlike, _more, _coverage]
     parts.insert(len(parts) if few else 1, _flagged)
     return _all(parts, seen)
 
@@ -43,7 +45,12 @@ def advice_on_labels(seen: Evidence) -> tuple[AdviceRow, ...]:
 
 
 def _all(parts: Sequence[Part], seen: Evidence) -> tuple[AdviceRow, ...]:
-    return tuple(row for part in parts for row in part(seen))
+    """What the parts say; of two numbers of pairs to make, the graver reason's."""
+    rows: list[AdviceRow] = []
+    for row in (row for part in parts for row in part(seen)):
+        if row.kind != "add" or all(other.kind != "add" for other in rows):
+            rows.append(row)
+    return tuple(rows)
 
 
 def _changed(seen: Evidence) -> Sequence[AdviceRow]:
@@ -84,12 +91,8 @@ def _flagged(seen: Evidence) -> Sequence[AdviceRow]:
     pairs = len({flag.pair_id for flag in seen.flags})
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kinds = listed([f"{name} ({number})" for name, number in ordered])
-    return [
-        AdviceRow(
-            "review",
-            f"Look at the {count(pairs, 'flagged pair')} and drop what is wrong: {kinds}.",
-        )
-    ]
+    what = "flagged pair" if pairs == 1 else f"{pairs} flagged pairs"
+    return [AdviceRow("review", f"Look at the {what} and drop what is wrong: {kinds}.")]
 
 
 def _mend(seen: Evidence) -> Sequence[AdviceRow]:
@@ -131,6 +134,36 @@ def _mend(seen: Evidence) -> Sequence[AdviceRow]:
     return rows
 
 
+def _missed(seen: Evidence) -> Sequence[AdviceRow]:
+    """Where the pairs do not show the environment's shift, or most of it is left."""
+    gone = None if seen.core_row is None else seen.core_row.environment_removed
+    left = None if seen.row is None else seen.row.environment_left
+    if not seen.rank or (gone is None and left is None):
+        return []
+    if gone is not None and gone < FEW_REMOVED:
+        return [
+            AdviceRow(
+                "remake",
+                f"Make pairs that show the environment: the {directions(seen.rank)} of these above the noise "
+                f"{agree(seen.rank, 'holds', 'hold')} only {percent(gone)} of its shift.",
+            )
+        ]
+    if left is None or left <= MUCH_LEFT:
+        return []
+    far = f"with r = {seen.recommended_r} removed the environments are still {left:.1f} times as far apart"
+    if left / 2.0 > SOME_LEFT:
+        return [AdviceRow("remake", f"Make pairs that show more of the shift: {far} as the labels.")]
+    wanted = 4 * seen.n_pairs
+    return [
+        AdviceRow(
+            "add",
+            f"Make {wanted} pairs like these instead of {seen.n_pairs}: {far} as the labels, and four times "
+            "as many pairs may halve that.",
+            n_pairs=wanted,
+        )
+    ]
+
+
 def _unlike(seen: Evidence) -> Sequence[AdviceRow]:
     if not seen.unlike or seen.partners is None:
         return []
@@ -160,6 +193,13 @@ def _more(seen: Evidence) -> Sequence[AdviceRow]:
                 "sources",
                 f"Make pairs from new sources: the {seen.n_pairs} pairs rest on "
                 f"{count(seen.n_sources, 'independent source')}, and further pairs of these add little.",
+            )
+        )
+    elif seen.misalignment is None:
+        rows.append(
+            AdviceRow(
+                "add",
+                f"Make more pairs: {count(seen.n_pairs, 'pair')} cannot tell how reliable directions are.",
             )
         )
     elif not seen.confident:

@@ -392,7 +392,8 @@ class RemarkRow:
     Attributes
     ----------
     about : str
-        ``removal`` (what removing takes), ``noise`` (what stands above it) or ``reliability``.
+        ``removal`` (what removing takes), ``missing`` (what could not be measured), ``noise`` (what stands
+        above it) or ``reliability``.
     text : str
         One sentence.
     """

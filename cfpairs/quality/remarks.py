@@ -14,7 +14,7 @@ UNEVEN = 5
 
 def remarks(seen: Evidence) -> tuple[RemarkRow, ...]:
     """Everything worth knowing, in the order of the report's figures."""
-    found = (("removal", _removal), ("removal", _unknown), ("noise", _noise), ("reliability", _reliability))
+    found = (("removal", _removal), ("missing", _unknown), ("noise", _noise), ("reliability", _reliability))
     return tuple(RemarkRow(about, text) for about, part in found for text in part(seen))
 
 

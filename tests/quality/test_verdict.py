@@ -100,6 +100,7 @@ def test_each_fault_has_its_level_and_says_why(level: str, said: str, seen: Evid
     assert said in verdict.text
     assert verdict.recommended_r == (0 if level == "changes_label" or seen.rank == 0 else 2)
     assert all(row.text.endswith(".") and not row.text[0].islower() for row in (*advice, *remarks))
+    assert level in ("usable", "good") or advice
     assert {row.text.partition(" ")[0] for row in advice} <= IMPERATIVES
     assert not any(row.text.startswith(tuple(IMPERATIVES)) for row in remarks)
 
