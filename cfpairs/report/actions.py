@@ -37,11 +37,14 @@ class Adviser:
         Whether items have images that could be edited.
     methods : frozenset of str
         Ways in which its pairs were made.
+    weights : str or None
+        File of the weights of the probes, in the workspace.
     """
 
     names: Names = field(default_factory=lambda: Names({}, {}))
     has_images: bool = False
     methods: frozenset[str] = frozenset()
+    weights: str | None = None
 
     def next_steps(
         self, pairs: PairSetInput | None, level: str, outcome: str, best: Result
@@ -60,7 +63,7 @@ class Adviser:
         advised = () if pairs is None else self.pair_steps(pairs)
         if level in DEFAULT_STEPS:
             return advised or (_default(pairs, level),)
-        return (_overall(best, outcome), *advised)
+        return (_overall(best, outcome, self.weights), *advised)
 
     def pair_steps(self, pairs: PairSetInput) -> tuple[Step, ...]:
         """What the quality of a pair set advises, each step once."""
@@ -103,22 +106,17 @@ def first_pairs() -> Step:
     return Step("Make pairs: there are none yet.", "cfpairs build --method edit")
 
 
-def _overall(best: Result, outcome: str) -> Step:
+def _overall(best: Result, outcome: str, weights: str | None) -> Step:
     if best.r == 0 or outcome in ("unclear", "worse"):
         return Step(
             "Make pairs that differ in what the probe leans on: with these the worst group stays at "
             f"{per_cent(best.worst_group)}{_gained(best)}."
         )
-    learned = (
-        f" from the {count(best.n_pairs)} {best.pair_set} pairs" if best.pair_set and best.n_pairs else ""
-    )
-    words = ["cfpairs probe --method erm --method ncm", f"--r {best.r}"]
-    if best.pair_set:
-        words.append(f"--pair-set {shlex.quote(best.pair_set)}")
-    return Step(
-        f"Fit the final probe with r = {best.r}{learned}, and watch its worst group, not its average.",
-        " ".join(words),
-    )
+    learned = f", learned from the {count(best.n_pairs)} {best.pair_set} pairs" if best.n_pairs else ""
+    use = f"Use the probe with r = {best.r}{learned}, and watch its worst group, not its average"
+    if weights is None or not best.pair_set:
+        return Step(f"{use}.")
+    return Step(f"{use}: its weights are {best.pair_set}/{best.method}/{best.selection} in {weights}.")
 
 
 def _gained(best: Result) -> str:

@@ -93,7 +93,13 @@ def assess(
     chosen_r = {(row.pair_set, row.method): row.r for row in chosen_by}
     splits = splits_of(groups)
     names = Names.of(groups)
-    adviser = Adviser(names, _has_images(pair_sets, image_of), frozenset(p.method for p in pair_sets))
+    run = provenance.get("probe_run")
+    adviser = Adviser(
+        names,
+        _has_images(pair_sets, image_of),
+        frozenset(p.method for p in pair_sets),
+        f"probes/{run}/coefficients.safetensors" if run else None,
+    )
     return ReportData(
         title=title,
         verdict=overall(pair_sets, best, baseline, bool(summaries), adviser),

@@ -176,11 +176,12 @@ def test_the_action_comes_first_then_the_advice_of_the_quality_once() -> None:
         "x",
     ]
     good = overall([pair_set(advice=advice)], result(), ERM, True)
-    fit, drop = good.next_steps
-    assert fit.text == (
-        "Fit the final probe with r = 4 from the 240 edit pairs, and watch its worst group, not its average."
-    )
-    assert fit.command == "cfpairs probe --method erm --method ncm --r 4 --pair-set edit"
+    use, drop = good.next_steps
+    said = "Use the probe with r = 4, learned from the 240 edit pairs, and watch its worst group, "
+    said += "not its average"
+    assert use == Step(f"{said}.")
+    known = overall([pair_set()], result(), ERM, True, Adviser(weights="probes/1/w")).next_steps[0]
+    assert known == Step(f"{said}: its weights are edit/ncm/pairs in probes/1/w.")
     assert drop == Step("Drop copies.", "cfpairs review --pair-set edit")
     broken = overall([pair_set("edit", "fix_pairs", advice=advice)], result(), ERM, True)
     assert broken.next_steps == (drop,)
