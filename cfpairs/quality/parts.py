@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "AdviceRow",
     "CellRow",
     "DirectionRow",
     "DropRow",
@@ -15,13 +14,11 @@ __all__ = [
     "MetricFit",
     "MorePairs",
     "RankChecks",
-    "RemarkRow",
     "RobustRow",
     "SplitHalf",
     "Systematics",
     "TermTwo",
     "TradeoffRow",
-    "Verdict",
     "Wedin",
 ]
 
@@ -357,65 +354,3 @@ class SplitHalf:
     spread: float
     cosines: tuple[float, ...]
     repeats: int
-
-
-@dataclass(frozen=True)
-class AdviceRow:
-    """One thing to do about the pairs.
-
-    Attributes
-    ----------
-    kind : str
-        ``review`` (look at pairs and drop the wrong ones), ``add`` (more of the same), ``cover`` (more for
-        one label and change of environment), ``sources`` (from other sources), ``remake`` (in another way),
-        ``mend`` (the way they are made) or ``control`` (make control pairs).
-    text : str
-        What to do, in the imperative, and the figures that speak for it; one sentence.
-    n_pairs : int or None
-        How many pairs an ``add`` should come to, where that is known.
-    label, env_a, env_b : int or None
-        Codes of what the pairs of a ``cover`` should show.
-    """
-
-    kind: str
-    text: str
-    n_pairs: int | None = None
-    label: int | None = None
-    env_a: int | None = None
-    env_b: int | None = None
-
-
-@dataclass(frozen=True)
-class RemarkRow:
-    """One thing that is worth knowing and asks for nothing.
-
-    Attributes
-    ----------
-    about : str
-        ``removal`` (what removing takes), ``missing`` (what could not be measured), ``noise`` (what stands
-        above it) or ``reliability``.
-    text : str
-        One sentence.
-    """
-
-    about: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The answer in one word and one sentence.
-
-    Attributes
-    ----------
-    level : str
-        One of `LEVELS`.
-    text : str
-        One sentence with the figures that decided.
-    recommended_r : int
-        Number of directions to remove; 0 if none should be.
-    """
-
-    level: str
-    text: str
-    recommended_r: int
