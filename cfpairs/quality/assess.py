@@ -74,7 +74,7 @@ def assess_pairs(
 ) -> PairQuality:
     """Measure how good counterfactual pairs are and how many directions to remove.
 
-    Everything but `D` is optional; what cannot be measured without it is None or empty, and the advice says
+    Everything but `D` is optional; what cannot be measured without it is None or empty, and the remarks say
     so.
 
     Parameters
@@ -125,6 +125,12 @@ def assess_pairs(
 
     Notes
     -----
+    Of sums over pairs (`PairMoments`) there is no single pair to look at: `flags`, `dropping`, `cells` and
+    `systematics` but for control pairs are empty, deconfounded label shares, which need the pairs' sides,
+    and bi-cross-validation are None, and copies count as pairs. More than 8,192 pairs are read in blocks: then
+    `dropping` and bi-cross-validation are left out, which would read them once more, and partners, cells and
+    origins are reckoned from 4,096 pairs.
+
     Neither the order of the pairs, the order of their sides nor a common scale changes the result. It is
     computed on one thread, so that it does not depend on the number of cores either.
 
@@ -255,7 +261,7 @@ def _assess(
             turn=turn,
         ),
     )
-    verdict, advice = judge(evidence)
+    verdict, advice, remarks = judge(evidence)
     return PairQuality(
         n_pairs=look.n_pairs,
         n_sources=look.n_sources,
@@ -289,6 +295,7 @@ def _assess(
         cells=cells,
         verdict=verdict,
         advice=advice,
+        remarks=remarks,
     )
 
 
