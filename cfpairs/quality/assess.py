@@ -127,9 +127,9 @@ def assess_pairs(
     -----
     Of sums over pairs (`PairMoments`) there is no single pair to look at: `flags`, `dropping`, `cells` and
     `systematics` but for control pairs are empty, deconfounded label shares, which need the pairs' sides,
-    and bi-cross-validation are None, and copies count as pairs. More than 8,192 pairs are read in blocks: then
-    `dropping` and bi-cross-validation are left out, which would read them once more, and partners, cells and
-    origins are reckoned from 4,096 pairs.
+    and bi-cross-validation are None, and copies count as pairs. More than 8,192 pairs are read in blocks:
+    then `dropping` and bi-cross-validation are left out, which would read them once more, and partners, cells
+    and origins are reckoned from 4,096 pairs.
 
     Neither the order of the pairs, the order of their sides nor a common scale changes the result. It is
     computed on one thread, so that it does not depend on the number of cores either.
