@@ -181,9 +181,10 @@ class SecondMoment:
             raise DataError(
                 "differences have another dimension", got=f"shape {rows.shape}", expected=f"(k, {self.dim})"
             )
-        self.gram += rows.T @ rows
+        more = rows.T @ rows
+        self.gram += more
         self.total += rows.sum(axis=0)
-        self.energy += float(np.einsum("ij,ij->", rows, rows))
+        self.energy += float(np.trace(more))
         self.n_pairs += len(rows)
         return self
 

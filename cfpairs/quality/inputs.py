@@ -121,10 +121,10 @@ def check_inputs(
     DataError
         If a shape does not fit or a value is not finite; the message names how many pairs and which.
     """
-    names = None if pair_ids is None else tuple(str(name) for name in pair_ids)
+    names = None if pair_ids is None else tuple(map(str, pair_ids))
     differences = _matrix(D, "the pair differences", "pairs", names, lazy=True)
     k, d = differences.shape
-    ids = names if names is not None else tuple(str(i) for i in range(k))
+    ids = names if names is not None else tuple(map(str, range(k)))
     _length("pair_ids", len(ids), k, "pairs")
     items = None if X is None else _matrix(X, "the training items", "items", None, columns=d)
     sides = None if a is None else _matrix(a, "the a sides of the pairs", "pairs", ids, columns=d, lazy=True)

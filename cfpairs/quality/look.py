@@ -18,7 +18,7 @@ from cfpairs.quality.frame import Frame
 from cfpairs.quality.inputs import Inputs
 from cfpairs.quality.interval import direction_frequency, moment_frequency
 from cfpairs.quality.measure import Measured, measure, measure_moments, whitened
-from cfpairs.quality.moments import FOLDS, PairMoments, lengths_of
+from cfpairs.quality.moments import FOLDS, PairMoments, at_once, lengths_of
 from cfpairs.quality.rank import flip_rank, winsorize
 from cfpairs.quality.reliability import HalfSplitter, Halves
 from cfpairs.quality.rows import by_appearance
@@ -190,8 +190,9 @@ def _folds(clusters: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 def look_at_moments(moments: PairMoments, sample: Inputs, frame: Frame, seed: int, draws: int | None) -> Look:
     """Look at sums alone: there is no single pair to doubt."""
     n = moments.n_pairs
-    removed = spectrum_of_moment(moments.gram(), n)
-    robust = spectrum_of_moment(moments.robust_gram(), n)
+    removed, robust = at_once(
+        (lambda: spectrum_of_moment(moments.gram(), n), lambda: spectrum_of_moment(moments.robust_gram(), n))
+    )
     measured = measure_moments(moments, removed, robust, frame.choices, seed, draws=draws)
     start, metric = robust.top(_LEADING), measured.yardstick.metric
     frequency = np.zeros(measured.rank)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,10 +19,11 @@ from threadpoolctl import threadpool_limits
 from cfpairs.errors import DataError
 from cfpairs.subspace import SecondMoment
 
-__all__ = ["FOLDS", "PairMoments", "blocks", "lengths_of", "side_by_side"]
+__all__ = ["FOLDS", "PairMoments", "at_once", "blocks", "lengths_of", "side_by_side"]
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
+Run = Callable[[Callable[[Any], None], Iterable[Any]], None]
 
 FOLDS = 6
 _BLOCK_BYTES = 48 << 20
@@ -36,8 +38,9 @@ def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
         yield slice(start, min(start + step, shape[0]))
 
 
-def side_by_side(work: Callable[[T], None], parts: Iterable[T]) -> None:
-    """Do `work` for every part, on as many threads as there are cores, each with one BLAS thread.
+@contextmanager
+def side_by_side() -> Iterator[Run]:
+    """A way to do some work for every part, on as many threads as there are cores, each with one BLAS thread.
 
     A part writes where no other does, so that the result is the same on any number of cores.
     """
@@ -45,15 +48,40 @@ def side_by_side(work: Callable[[T], None], parts: Iterable[T]) -> None:
         threadpool_limits(1, user_api="blas"),
         ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, _MOST_THREADS)) as pool,
     ):
-        list(pool.map(work, parts))
+
+        def run(work: Callable[[Any], None], parts: Iterable[Any]) -> None:
+            for _ in pool.map(work, parts):
+                pass
+
+        yield run
+
+
+def at_once(works: Sequence[Callable[[], T]]) -> list[T]:
+    """What each of some works gives, side by side."""
+    found: list[Any] = [None] * len(works)
+
+    def note(place: int) -> None:
+        found[place] = works[place]()
+
+    with side_by_side() as run:
+        run(note, range(len(works)))
+    return found
 
 
 def lengths_of(D: NDArray[Any]) -> Floats:
     """Lengths of the rows of D, (k,), read block by block; not finite where a row is not."""
     squares = np.empty(len(D))
-    for rows in blocks(D.shape):
+
+    def measure(rows: slice) -> None:
         block = np.asarray(D[rows], dtype=np.float64)
         np.einsum("ij,ij->i", block, block, out=squares[rows])
+
+    parts = list(blocks(D.shape))
+    if len(parts) == 1:
+        measure(parts[0])
+    else:
+        with side_by_side() as run:
+            run(measure, parts)
     return np.sqrt(squares)
 
 
@@ -135,16 +163,17 @@ class PairMoments:
             raise DataError(
                 "differences have another dimension", got=f"shape {D.shape}", expected=f"(k, {self.dim})"
             )
-        for rows in blocks(D.shape):
-            block = np.asarray(D[rows])
-            length = lengths_of(block) if lengths is None else lengths[rows]
-            if not np.isfinite(length).all():
-                raise DataError(
-                    "pair differences are not finite", got=f"{int((~np.isfinite(length)).sum())} pairs"
-                )
-            fold = self._drawn(len(block)) if folds is None else folds[rows]
-            chosen = np.arange(len(block)) if keep is None else np.flatnonzero(keep[rows])
-            self._add(block, length, np.asarray(fold), chosen)
+        with side_by_side() as run:
+            for rows in blocks(D.shape):
+                block = np.asarray(D[rows])
+                length = lengths_of(block) if lengths is None else lengths[rows]
+                if not np.isfinite(length).all():
+                    raise DataError(
+                        "pair differences are not finite", got=f"{int((~np.isfinite(length)).sum())} pairs"
+                    )
+                fold = self._drawn(len(block)) if folds is None else folds[rows]
+                chosen = np.arange(len(block)) if keep is None else np.flatnonzero(keep[rows])
+                self._add(block, length, np.asarray(fold), chosen, run)
         return self
 
     def _drawn(self, count: int) -> NDArray[np.int64]:
@@ -152,7 +181,7 @@ class PairMoments:
         return rng.permutation(np.arange(count) % FOLDS)
 
     def _add(
-        self, block: NDArray[Any], lengths: Floats, folds: NDArray[Any], chosen: NDArray[np.int64]
+        self, block: NDArray[Any], lengths: Floats, folds: NDArray[Any], chosen: NDArray[np.int64], run: Run
     ) -> None:
         if self.limit is None:
             positive = lengths[chosen][lengths[chosen] > 0.0]
@@ -172,7 +201,7 @@ class PairMoments:
                 cut = (rows[long] * share[:, None]).astype(np.float32)
                 self._excess[fold] += cut.T @ cut
 
-        side_by_side(add, range(FOLDS))
+        run(add, range(FOLDS))
         short = np.minimum(lengths[chosen], limit) ** 2
         self._squares += short.sum(), (short**2).sum()
 

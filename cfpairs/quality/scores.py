@@ -88,7 +88,8 @@ def score_pairs(
         signs ^= signs[:, -1:]  # the same for a difference and its opposite
         marks[rows] = np.packbits(signs[:, :_BITS], axis=1).view(np.uint64)[:, 0]
 
-    side_by_side(read, blocks(D.shape))
+    with side_by_side() as run:
+        run(read, blocks(D.shape))
     return Scores(left, leverage, marks, _NEAR_LENGTH if full >= NEAR_DIMENSIONS else EQUAL)
 
 

@@ -8,6 +8,7 @@ the variance of every coordinate.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh, qr
 from scipy.optimize import brentq
 
-from cfpairs.quality.moments import FOLDS, PairMoments
+from cfpairs.quality.moments import FOLDS, PairMoments, at_once
 from cfpairs.quality.rank import ONE_COORDINATE, FlipRank, flip_margin
 from cfpairs.quality.reliability import Halves
 from cfpairs.quality.spectrum import Spectrum
@@ -133,8 +134,9 @@ def halves_of_moments(
     r = max(0, min(max_rank, start.shape[1] - _BESIDE, moments.dim))
     overlaps = []
     if r:
-        for index in rng.permutation(len(splits))[:_HALVINGS]:
-            one = splits[index]
-            other = tuple(sorted(set(range(FOLDS)) - set(one)))
-            overlaps.append(np.clip(leading(one).T @ leading(other), -1.0, 1.0))
+        chosen = [splits[index] for index in rng.permutation(len(splits))[:_HALVINGS]]
+        others = [tuple(sorted(set(range(FOLDS)) - set(one))) for one in chosen]
+        every = at_once([partial(leading, half) for half in (*chosen, *others)])
+        pairs = zip(every[: len(chosen)], every[len(chosen) :], strict=True)
+        overlaps = [np.clip(one.T @ other, -1.0, 1.0) for one, other in pairs]
     return Halves(overlaps, moments.n_pairs, moments.dim)
