@@ -249,9 +249,7 @@ class Run:
             if self.method.pairs:
                 loss = loss + self.settings.weight * self._apart(draws)
             if not torch.isfinite(loss):
-                raise CfpairsError(
-                    "the training diverged", got=f"epoch {number + 1}", remedy="lower rate or weight"
-                )
+                raise _diverged(number + 1)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -289,15 +287,17 @@ class Run:
         )
         spread = np.concatenate([first, second]).var(axis=0).sum()
         row["pair_distance"] = float(((first - second) ** 2).sum(1).mean() / max(spread, 1e-12))
+        if not np.isfinite(row["pair_distance"]):
+            raise _diverged(epoch)
         return row
 
-    def _outputs(self, pixels: NDArray[np.uint8], of: Any) -> NDArray[np.float32]:
+    def _outputs(self, pixels: NDArray[np.uint8], of: Any) -> NDArray[np.float64]:
         with torch.inference_mode(), self._precision():
             parts = [
                 of(self._tensor(pixels[at : at + AT_ONCE])).float().cpu()
                 for at in range(0, len(pixels), AT_ONCE)
             ]
-        found: NDArray[np.float32] = torch.cat(parts).numpy()
+        found: NDArray[np.float64] = torch.cat(parts).double().numpy()
         return found
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
@@ -306,6 +306,10 @@ class Run:
     def _precision(self) -> Any:
         """Half the bits where a GPU has them."""
         return torch.autocast("cuda", torch.bfloat16) if self.settings.amp else nullcontext()
+
+
+def _diverged(epoch: int) -> CfpairsError:
+    return CfpairsError("the training diverged", got=f"epoch {epoch}", remedy="lower rate or weight")
 
 
 def fine_tune(run: Run, epochs: int, state: Path, key: str) -> list[Row]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import fair_data
+import fair_tables
 import numpy as np
 import pytest
 import yaml
 
-from pipelines import adult, fair_data, fair_tables, german
+from pipelines import adult, german
 
 
 def write_people(path: Path, n: int = 400, *, seed: int = 0) -> Path:
