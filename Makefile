@@ -52,6 +52,7 @@ papers: $(READY)
 	@if test -d "$(PACS)"; then $(BIN)/python pipelines/pacs.py --root "$(PACS)"; else echo "no folder $(PACS): pacs.py is left out"; fi
 	@if test -d "$(ADULT)"; then $(BIN)/python pipelines/adult.py --data "$(ADULT)/adult.data" --test "$(ADULT)/adult.test"; else echo "no folder $(ADULT): adult.py is left out"; fi
 	@if test -d "$(GERMAN)"; then $(BIN)/python pipelines/german.py --data "$(GERMAN)/german.data"; else echo "no folder $(GERMAN): german.py is left out"; fi
+	$(BIN)/python pipelines/nonlinear.py
 	$(BIN)/python pipelines/results.py
 
 # uv resolves torch and torchvision as one; it is installed into the environment itself.

@@ -69,14 +69,15 @@ def embed_missing(context: Context, items: pa.Table | Path, encoder: Encoder | N
 
 
 def _have_images(items: pa.Table | Path) -> bool:
-    """Whether any item has a path, or there is none."""
-    blocks = (
-        items.to_batches()
-        if isinstance(items, pa.Table)
-        else pq.ParquetFile(items).iter_batches(columns=["path"])
-    )
+    """Whether any item has a path, or there is none but those that pair sets made as vectors."""
+    if isinstance(items, Path):
+        parts = pq.ParquetFile(items)
+        columns = [name for name in ("path", "pair_set") if name in parts.schema_arrow.names]
+        blocks = (pa.Table.from_batches([block]) for block in parts.iter_batches(columns=columns))
+    else:
+        blocks = iter([items])
     seen = 0
-    for block in blocks:
+    for block in map(without_made, blocks):
         seen += len(block)
         if pc.any(pc.not_equal(block["path"], "")).as_py():
             return True
