@@ -37,6 +37,7 @@ bench: $(READY)
 
 # What the studies of papers find, from scratch or from where they stopped; IDX is a folder of four IDX files.
 IDX ?= /usr/share/datasets/fashion-mnist
+RUNS ?= 1
 WATERBIRDS ?= data/waterbirds
 PACS ?= data/PACS
 ADULT ?= data/adult
@@ -46,7 +47,7 @@ papers: $(READY)
 	$(BIN)/python pipelines/synthetic_irm.py
 	$(BIN)/python pipelines/synthetic_causirl.py
 	$(BIN)/python pipelines/synthetic_pica.py
-	@if test -d "$(IDX)"; then $(BIN)/python pipelines/viae_mnist.py --root "$(IDX)" --runs 3; else echo "no folder $(IDX): viae_mnist.py is left out"; fi
+	@if test -d "$(IDX)"; then $(BIN)/python pipelines/viae_mnist.py --root "$(IDX)" --runs $(RUNS); else echo "no folder $(IDX): viae_mnist.py is left out"; fi
 	@if test -d "$(IDX)"; then $(BIN)/python pipelines/colored_mnist.py --root "$(IDX)"; else echo "no folder $(IDX): colored_mnist.py is left out"; fi
 	@if test -d "$(WATERBIRDS)"; then $(BIN)/python pipelines/waterbirds_cf.py --root "$(WATERBIRDS)"; else echo "no folder $(WATERBIRDS): waterbirds_cf.py is left out"; fi
 	@if test -d "$(PACS)"; then $(BIN)/python pipelines/pacs.py --root "$(PACS)"; else echo "no folder $(PACS): pacs.py is left out"; fi

@@ -112,6 +112,7 @@ def measured(train: Part, test: Part, study: Study, run: int, out: Path) -> list
         held = json.loads(file.read_text())
         if held["key"] == key:
             return list(held["rows"])
+    print(f"run {run + 1} of {study.runs}", file=sys.stderr, flush=True)
     rows = measure(train, test, study, run)
     write_bytes(file, json.dumps({"key": key, "rows": rows}, indent=1).encode())
     return rows

@@ -141,6 +141,7 @@ def run_once(kind: str, grey: Grey, study: Study, run: int, out: Path) -> Row:
         found: Row = json.loads(file.read_text())
         if found["key"] == key:
             return found
+    print(f"{TITLES[kind]}, run {run + 1}: an autoencoder and its classifiers", file=sys.stderr, flush=True)
     begun = time.perf_counter()
     model = train(kind, grey, study, run, out)
     envs, worlds, codes = {}, {}, {}
