@@ -41,6 +41,10 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing bu
 RayAddressOption = Annotated[
     str | None, typer.Option("--ray-address", help="Ray cluster to join, with --engine ray: auto | HOST:PORT")
 ]
+EncoderOption = Annotated[str | None, typer.Option("--encoder", help="Whose embeddings to use.")]
+PairSetOption = Annotated[
+    list[str] | None, typer.Option("--pair-set", help="Pair set; may be repeated; default all.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
 
@@ -325,10 +329,8 @@ def probe(
     method: Annotated[
         list[str] | None, typer.Option("--method", help="Probe; may be repeated; 'all' for every one.")
     ] = None,
-    pair_set: Annotated[
-        list[str] | None, typer.Option("--pair-set", help="Pair set; may be repeated; default all.")
-    ] = None,
-    encoder: Annotated[str | None, typer.Option("--encoder", help="Whose embeddings to use.")] = None,
+    pair_set: PairSetOption = None,
+    encoder: EncoderOption = None,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
     seed: SeedOption = None,
@@ -371,7 +373,7 @@ def report(
     out: Annotated[
         Path, typer.Option("--out", help="Page of the comparison; a .json of that name goes beside it.")
     ] = Path("compare.html"),
-    encoder: Annotated[str | None, typer.Option("--encoder", help="Whose embeddings to use.")] = None,
+    encoder: EncoderOption = None,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
     seed: SeedOption = None,
@@ -401,9 +403,7 @@ def report(
 
 @app.command()
 def review(
-    pair_set: Annotated[
-        list[str] | None, typer.Option("--pair-set", help="Pair set; may be repeated; default all.")
-    ] = None,
+    pair_set: PairSetOption = None,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Port on this machine; default one that is free.")
     ] = 0,
@@ -411,7 +411,7 @@ def review(
         bool,
         typer.Option("--open/--no-open", help="Open the page in the browser, or only print its address."),
     ] = True,
-    encoder: Annotated[str | None, typer.Option("--encoder", help="Whose embeddings to use.")] = None,
+    encoder: EncoderOption = None,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
     seed: SeedOption = None,

@@ -120,7 +120,7 @@ def difference_directions(D: NDArray[Any], *, limit: int | None = None) -> Direc
         return SecondMoment(d).update(rows).directions(limit=limit)
     # gesdd is three times as fast as gesvd; LAPACK's rare failure to converge is met by the slow one.
     try:
-        _, values, rows_t = scipy.linalg.svd(rows, full_matrices=False)
+        _, values, rows_t = np.linalg.svd(rows, full_matrices=False)
     except np.linalg.LinAlgError:
         _, values, rows_t = scipy.linalg.svd(rows, full_matrices=False, lapack_driver="gesvd")
     cut = max(k, d) * np.finfo(np.float64).eps * values[0]
@@ -219,7 +219,7 @@ class SecondMoment:
 
     def directions(self, *, limit: int | None = None) -> Directions:
         """Directions of the rows seen so far; squaring loses those under 1e-8 of the largest."""
-        eigenvalues, vectors = scipy.linalg.eigh(self.gram, driver="evd")  # divide and conquer, twice as fast
+        eigenvalues, vectors = np.linalg.eigh(self.gram)
         values = np.sqrt(np.clip(eigenvalues[::-1], 0.0, None))
         top = values[0] if len(values) else 0.0
         floor = np.sqrt(np.finfo(np.float64).eps * max(self.dim, 1)) * top

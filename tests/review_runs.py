@@ -21,6 +21,8 @@ from cfpairs.workflow import Context, build_pairs, embed
 LABELS = ("<script>alert(1)</script>", 'be"nign')
 SITES = ("north & south", "<b>site</b>")
 DIM = 8
+GIVEN = ((8, 2), (20, 14), (9, 3), (13, 7), (32, 26), (21, 15))
+"""Items of the pairs of ``again``: the fifth copies the first, the last shows no change."""
 
 
 def project(
@@ -28,7 +30,8 @@ def project(
 ) -> Context:
     """Items, vectors and the pair sets ``random`` and ``again``, all on disk below `root`.
 
-    Some items are far out, so that their pairs are flagged.
+    Some items are far out, and of the six pairs of ``again``, which were given, one copies another and one
+    shows no change: these are flagged.
     """
     rng = np.random.default_rng(0)
     data = root / "data"
@@ -38,7 +41,12 @@ def project(
     vectors[:, 0] += 2 * (2 * label - 1)
     vectors[:, 1] += 4 * (2 * env - 1)
     vectors[6:26:6] += 9 * rng.normal(size=(4, DIM))
+    vectors[[32, 26]] = vectors[[8, 2]]
+    vectors[15] = vectors[21] + 1e-3
     np.save(data / "embeddings.npy", vectors.astype(np.float32))
+    ids = [f"s{i:03d}<&\"'?/.." for i in range(n)]
+    with (root / "given.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("a", "b"), *((ids[a], ids[b]) for a, b in GIVEN)])
     with (data / "cases.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["id", "label", "site", "split", *(["path"] if images else [])])
@@ -46,7 +54,7 @@ def project(
             name = f"img {i} & '<i>'.png"
             split = "test" if i % 6 > 3 else "train"
             more = [name] if images else []
-            rows.writerow([f"s{i:03d}<&\"'?/..", LABELS[label[i]], SITES[env[i]], split, *more])
+            rows.writerow([ids[i], LABELS[label[i]], SITES[env[i]], split, *more])
             if images:
                 pixels = np.full((12, 12, 3), (40 + 150 * env[i], 90, 60), np.uint8)
                 pixels[3:9, 3:9] = 20 + i
@@ -57,7 +65,7 @@ def project(
         "encoder": {"spec": "given"},
         "pairs": [
             {"method": "random", "pairs": pairs},
-            {"method": "random", "name": "again", "pairs": 6, "seed": 5},
+            {"method": "import", "name": "again", "from": "given.csv"},
         ],
         "probe": {"r": "1", "C": [1.0], "seeds": [0], "folds": 2, "selection": ["pairs"]},
     }

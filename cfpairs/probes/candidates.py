@@ -23,7 +23,8 @@ __all__ = ["Candidates", "PairJudge", "Predictor"]
 Array = NDArray[np.floating[Any]]
 
 SELECTION_TOL = 1e-3
-"""Accuracies on held-out rows do not change when fits are stopped earlier than at a gradient norm of this."""
+"""Gradient norm at which fits that are only compared stop. Against fits to a tenth of it, accuracies on a few
+hundred held-out rows move by half a point on average; chosen settings are fitted to full precision."""
 
 
 @dataclass(frozen=True)

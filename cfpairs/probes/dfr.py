@@ -219,6 +219,7 @@ class TrainDFR(ProbeMethod):
     paper uses for them; ``grids`` can name more.
     """
 
+    family: ClassVar[str] = "dfr"
     name: ClassVar[str] = "dfr-train"
     needs: ClassVar[frozenset[Need]] = frozenset({"env"})
     stochastic: ClassVar[bool] = True
@@ -257,6 +258,7 @@ class ValidationDFR(ProbeMethod):
     are made once; float32 rows and float64 rows of the same values are the same to it.
     """
 
+    family: ClassVar[str] = "dfr"
     name: ClassVar[str] = "dfr-val"
     needs: ClassVar[frozenset[Need]] = frozenset({"env", "validation"})
     stochastic: ClassVar[bool] = True

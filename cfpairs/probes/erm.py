@@ -77,6 +77,7 @@ class ERMClassifier(LinearProbe):
 class ERM(ProbeMethod):
     """``erm``: the same say to every row."""
 
+    family: ClassVar[str] = "erm"
     name: ClassVar[str] = "erm"
     weights: ClassVar[str] = "none"
 

@@ -34,6 +34,7 @@ class GradientMethod(ProbeMethod):
         Whether fits of several seeds go into one batch, which they do while a step sees all rows.
     """
 
+    family: ClassVar[str] = "descent"
     schedule: ClassVar[tuple[str, ...]] = ("lr", "steps")
     pools_seeds: ClassVar[bool] = False
 

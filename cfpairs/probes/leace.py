@@ -152,8 +152,8 @@ def _two_environments(rows: Array, second: Array) -> tuple[Array, Array, Array] 
         # The rows' sum is zero; this makes the matrix regular and leaves what is orthogonal to ones alone.
         moment += np.trace(moment) / n**2
     try:
-        factor = scipy.linalg.cholesky(moment, lower=True, overwrite_a=True)
-    except scipy.linalg.LinAlgError:
+        factor = np.linalg.cholesky(moment)
+    except np.linalg.LinAlgError:
         return None
     pivots = np.diag(factor)
     solved = scipy.linalg.cho_solve((factor, True), s if n > d else concept)
@@ -185,6 +185,7 @@ def fit_erased(
 class LEACE(ProbeMethod):
     """``leace``: the environment erased linearly, then logistic regression; uses environments."""
 
+    family: ClassVar[str] = "erm"
     name: ClassVar[str] = "leace"
     needs: ClassVar[frozenset[Need]] = frozenset({"env"})
 

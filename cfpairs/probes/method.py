@@ -135,6 +135,9 @@ class ProbeMethod(ABC):
         Default values of its other hyperparameters: the ranges of its paper.
     final_tol : float
         Gradient norm to which a chosen setting is fitted.
+    family : str
+        Methods of one family share what they compute from the data (``FitData.cache``) and are fitted in one
+        process; empty for a method that shares nothing.
     """
 
     name: ClassVar[str]
@@ -144,6 +147,7 @@ class ProbeMethod(ABC):
     ridge: ClassVar[tuple[float, ...] | None] = None
     grid: ClassVar[Mapping[str, tuple[Value, ...]]] = {}
     final_tol: ClassVar[float] = 1e-6
+    family: ClassVar[str] = ""
 
     @abstractmethod
     def fit(

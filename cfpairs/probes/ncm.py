@@ -203,7 +203,7 @@ def whitened_directions(data: FitData) -> Directions:
     within = centred.T @ centred
     spread = np.trace(within) / d
     within[np.diag_indices(d)] += SHRINK * spread if spread > 0 else 1.0
-    lower = scipy.linalg.cholesky(within, lower=True)
+    lower = np.linalg.cholesky(within)
     limit = None if data.directions is None else data.directions.vectors.shape[1]
     whitened = scipy.linalg.solve_triangular(lower, D.T, lower=True).T
     found = difference_directions(whitened, limit=limit)
@@ -217,6 +217,7 @@ def whitened_directions(data: FitData) -> Directions:
 class NCM(ProbeMethod):
     """``ncm``: logistic regression orthogonal to the top-r directions of the pair differences."""
 
+    family: ClassVar[str] = "ncm"
     name: ClassVar[str] = "ncm"
     needs: ClassVar[frozenset[Need]] = frozenset({"pairs"})
     ranks: ClassVar[bool] = True
@@ -250,6 +251,7 @@ class SoftNCM(ProbeMethod):
     The strengths surround those that Mahajan et al. (2021) try for the penalty on all directions.
     """
 
+    family: ClassVar[str] = "ncm"
     name: ClassVar[str] = "ncm-soft"
     needs: ClassVar[frozenset[Need]] = frozenset({"pairs"})
     ranks: ClassVar[bool] = True

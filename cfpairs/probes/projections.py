@@ -224,6 +224,7 @@ def fit_projected(
 class MeanDifference(ProbeMethod):
     """``mean-difference``: orthogonal to the differences of environment means; uses environments."""
 
+    family: ClassVar[str] = "erm"
     name: ClassVar[str] = "mean-difference"
     needs: ClassVar[frozenset[Need]] = frozenset({"env"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,8 @@ class Study:
         ``pair_set/method/selection/seed/{coef,intercept}``, for preprocessed embeddings.
     notes : list of str
         What the user should know.
+    right : dict of (pair_set, method, selection) to list of ndarray of bool, shape (n_test,)
+        Which test items the chosen setting of every seed gets right.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -57,6 +59,52 @@ class Study:
     predictions: list[pa.Table] = field(default_factory=list)
     coefficients: dict[str, NDArray[Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    right: dict[_Key, list[NDArray[np.bool_]]] = field(default_factory=dict)
+
+    @classmethod
+    def join(cls, parts: Sequence[Study], order: Callable[[str | None, str], Any]) -> Study:
+        """The studies of several shares of the methods as one.
+
+        Parameters
+        ----------
+        parts : sequence of Study
+        order : callable
+            Where rows of a pair set and a method belong. Rows of the same place keep their order.
+        """
+
+        def sorted_rows(name: str) -> list[dict[str, Any]]:
+            rows = [row for part in parts for row in getattr(part, name)]
+            return sorted(rows, key=lambda row: order(row["pair_set"], row["method"]))
+
+        tables = [table for part in parts for table in part.predictions]
+        return cls(
+            sorted_rows("results"),
+            sorted_rows("grid"),
+            sorted_rows("curves"),
+            sorted(tables, key=lambda t: order(t["pair_set"][0].as_py(), t["method"][0].as_py())),
+            {key: values for part in parts for key, values in part.coefficients.items()},
+            list(dict.fromkeys(note for part in parts for note in part.notes)),
+            {key: values for part in parts for key, values in part.right.items()},
+        )
+
+    def summarise(self, codes: NDArray[np.int64]) -> None:
+        """Add the means over seeds, each tested against ERM chosen by the same rule.
+
+        Parameters
+        ----------
+        codes : ndarray of int, shape (n_test,)
+            Group of every test item.
+        """
+        means = _means_over_seeds(self.results)
+        for row in means:
+            own = self.right[row["pair_set"], row["method"], row["selection"]]
+            reference = self.right.get((row["pair_set"], REFERENCE, row["selection"]))
+            if reference is None:
+                reference = self.right.get((None, REFERENCE, row["selection"]))
+            row |= dict.fromkeys(("gain", "gain_low", "gain_high", "gain_p"))
+            if reference is not None and row["method"] != REFERENCE:
+                row |= worst_group_gain(np.mean(own, axis=0), np.mean(reference, axis=0), codes)
+        self.results.extend(means)
 
 
 class Recorder:
@@ -82,7 +130,6 @@ class Recorder:
         self.axes, self.coding = axes, coding
         self.codes = groups.codes(test.y, test.env)
         self.study = Study()
-        self._right: dict[_Key, list[NDArray[np.bool_]]] = {}
 
     def grid(self, name: str | None, each: Candidates) -> None:
         """One row for every fit of a method on all training items."""
@@ -168,26 +215,13 @@ class Recorder:
                 n_pairs=None if name is None else n_pairs,
             )
         )  # fmt: skip
-        self._right.setdefault((name, setting.method, rule), []).append(predicted == self.test.y)
+        self.study.right.setdefault((name, setting.method, rule), []).append(predicted == self.test.y)
         self.study.predictions.append(
             _prediction_table(self.test, predicted, logits[:, 0], name, setting, rule, seed)
         )
         key = f"{name or 'none'}/{setting.method}/{rule}/{seed}"
         self.study.coefficients[f"{key}/coef"] = np.ascontiguousarray(fits.coef[0] @ self.axes.T)
         self.study.coefficients[f"{key}/intercept"] = np.ascontiguousarray(fits.intercept[0])
-
-    def summarise(self) -> None:
-        """Add the means over seeds, each tested against ERM chosen by the same rule."""
-        means = _means_over_seeds(self.study.results)
-        for row in means:
-            own = self._right[row["pair_set"], row["method"], row["selection"]]
-            reference = self._right.get((row["pair_set"], REFERENCE, row["selection"]))
-            if reference is None:
-                reference = self._right.get((None, REFERENCE, row["selection"]))
-            row |= dict.fromkeys(("gain", "gain_low", "gain_high", "gain_p"))
-            if reference is not None and row["method"] != REFERENCE:
-                row |= worst_group_gain(np.mean(own, axis=0), np.mean(reference, axis=0), self.codes)
-        self.study.results.extend(means)
 
 
 def _known(value: float) -> float | None:

@@ -14,21 +14,25 @@ fits. Its first metric is the inverse of the curvature at W = 0 restricted to th
 leading blocks of a Cholesky factor are factors of leading blocks, one factorisation serves every r with the
 same C. A constraint is a penalty of infinite strength, and has the same formula.
 
+Where the ridge is weak and rows are far from the boundary, the curvature at W = 0 is no guide. Fits that are
+not done after `PATIENCE` steps go on one by one, with the inverse of the curvature where they stand, computed
+anew every few steps: Newton's method, kept safe by the same line search.
+
 What grows with the number of fits are logits, (n, f, c). A batch whose working memory would be over a limit
 is split; its fits do not depend on each other, so that changes nothing but rounding.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
-from cfpairs.probes.terms import Binary, Metric, Penalty, Quadratic, Softmax, product, subtract
+from cfpairs.probes.terms import Binary, LocalMetric, Metric, Penalty, Quadratic, Softmax, product, subtract
 
 __all__ = ["MAX_BYTES", "LinearFits", "Penalty", "decide", "fit_logistic", "principal_axes"]
 
@@ -36,6 +40,15 @@ Array = NDArray[np.floating[Any]]
 
 MEMORY = 8
 LINE_SEARCH_STEPS = 12
+
+PATIENCE = 50
+"""Steps after which a fit in float64 goes on alone with the curvature where it stands."""
+
+REFRESH = 10
+"""Steps that one such curvature serves: it costs as much as some fifty of them."""
+
+LOCAL_DIM = 4096
+"""Above so many columns the curvature, d x d, is not worth its memory."""
 
 MAX_BYTES = 2**30
 """Working memory of the fits that run at once, beside two copies of X."""
@@ -100,7 +113,7 @@ def decide(logits: Array) -> NDArray[np.int64]:
 def principal_axes(X: NDArray[Any]) -> NDArray[np.float64]:
     """Orthogonal (d, d) matrix whose columns are the principal axes of the rows of X."""
     centred = np.asarray(X - X.mean(axis=0), np.float64)
-    _, vectors = scipy.linalg.eigh(centred.T @ centred, driver="evd")
+    _, vectors = np.linalg.eigh(centred.T @ centred)
     return np.ascontiguousarray(vectors[:, ::-1])
 
 
@@ -206,12 +219,15 @@ class _State:
             self.quadratic.damp_beyond(float(diagonal.max()))
         # Where there are both, the metric knows the constraint only: slower, not less right.
         if penalty is None or ranks.any():
-            self.metric = Metric(diagonal, ridge, Q.T, ranks, np.full(f, np.inf), self.dtype)
+            rows_of, of_rank, strength = Q.T, ranks, np.full(f, np.inf)
         else:
-            B = np.asarray(penalty.B, np.float64)
-            self.metric = Metric(diagonal, ridge, B, penalty.ranks, penalty.strength, self.dtype)
+            rows_of, of_rank, strength = np.asarray(penalty.B, np.float64), penalty.ranks, penalty.strength
+        level = 1.0 / (loss.curvature * total)
+        self.metric: Metric | LocalMetric = Metric(
+            diagonal, ridge, rows_of, of_rank, strength, level, self.dtype
+        )
         self.ridge, self.ranks = ridge.astype(self.dtype), ranks
-        self.intercept_scale = 1.0 / (loss.curvature * total)
+        self.Q, self.penalty, self.local = Q, penalty, False
         self.W = np.zeros((d, f, c), self.dtype)
         self.b = np.zeros((f, c), self.dtype)
         self.z = np.zeros((n, f, c), self.dtype)
@@ -225,6 +241,7 @@ class _State:
             self.quadratic.at = self.quadratic.along(self.W)
 
     def solve(self, tol: float, max_iter: int) -> tuple[Array, Array, Array, NDArray[np.int64]]:
+        """Weights, intercepts, gradient norms and numbers of steps of all fits."""
         f = len(self.ridge)
         done_W, done_b = np.zeros_like(self.W), np.zeros_like(self.b)
         norms, steps = np.zeros(f), np.zeros(f, np.int64)
@@ -242,6 +259,14 @@ class _State:
                     break
                 g, gb = g[:, ~over], gb[~over]
                 self._take(~over)
+            if step == PATIENCE and self._may_go_alone():
+                for i, fit in enumerate(active):
+                    W, b, norm, more = self._alone(i).solve(tol, max_iter - step)
+                    done_W[:, fit], done_b[fit] = W[:, 0], b[0]
+                    norms[fit], steps[fit] = norm[0], step + more[0]
+                break
+            if self.local and step % REFRESH == 0:
+                self._look_around()
             g, gb, moved = self._step(g, gb)
             if not moved.all():
                 ids = active[~moved]
@@ -255,6 +280,29 @@ class _State:
                 self._take(moved)
         return done_W, done_b, norms, steps
 
+    def _may_go_alone(self) -> bool:
+        return not self.local and self.dtype == np.float64 and len(self.W) <= LOCAL_DIM
+
+    def _alone(self, fit: int) -> _State:
+        """One of the active fits, from where it stands, with the curvature that it has there."""
+        one = copy.copy(self)
+        one._take(np.arange(len(self.ridge)) == fit)
+        one.memory, one.local = [], True
+        return one
+
+    def _look_around(self) -> None:
+        """Take the curvature where the only fit of this batch stands, if it can be inverted."""
+        share = self.loss.bend(self.z)[:, 0]
+        B, strength = None, 0.0
+        if self.penalty is not None:
+            B, strength = self.penalty.B[: self.penalty.ranks[0]], float(self.penalty.strength[0])
+        rank = int(self.ranks[0])
+        try:
+            self.metric = LocalMetric(self.rows, share, float(self.ridge[0]), self.Q[:, :rank], B, strength)
+        except np.linalg.LinAlgError:
+            return
+        self.memory = []
+
     def _norm(self, g: Array, gb: Array) -> Array:
         squares = np.einsum("dfc,dfc->f", g, g)
         if self.quadratic is not None:
@@ -265,9 +313,11 @@ class _State:
     def _take(self, keep: NDArray[np.bool_]) -> None:
         self.W, self.b, self.z = self.W[:, keep], self.b[keep], self.z[:, keep]
         self.ridge, self.ranks = self.ridge[keep], self.ranks[keep]
-        self.metric.take(keep)
+        self.metric = self.metric.take(keep)
+        if self.penalty is not None:
+            self.penalty = self.penalty.take(np.flatnonzero(keep))
         if self.quadratic is not None:
-            self.quadratic.take(keep)
+            self.quadratic = self.quadratic.take(keep)
         self.memory = [
             (s[:, keep], sb[keep], v[:, keep], vb[keep], rho[keep]) for s, sb, v, vb, rho in self.memory
         ]
@@ -300,7 +350,7 @@ class _State:
             q -= a[None, :, None] * v
             qb -= a[:, None] * vb
             kept.append(a)
-        p, pb = self.metric.apply(q), qb * self.intercept_scale
+        p, pb = self.metric.apply(q, qb)
         for (s, sb, v, vb, rho), a in zip(self.memory, reversed(kept), strict=True):
             e = a - rho * (np.einsum("dfc,dfc->f", v, p) + (vb * pb).sum(axis=1))
             p += e[None, :, None] * s

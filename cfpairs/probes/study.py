@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from cfpairs.config import ProbeConfig, parse_r
+from cfpairs.config import ProbeConfig
 from cfpairs.errors import DataError
 from cfpairs.metrics import Groups
-from cfpairs.probes.candidates import Candidates
-from cfpairs.probes.crossfit import Coding, ItemRows, PairRows, fold_directions
-from cfpairs.probes.method import FitData, ProbeMethod
-from cfpairs.probes.records import Recorder, Study
-from cfpairs.probes.rulefits import Fold, RuleFits, Task
+from cfpairs.probes.crossfit import Coding, ItemRows, PairRows
+from cfpairs.probes.method import ProbeMethod
+from cfpairs.probes.records import Study
+from cfpairs.probes.share import AUTO_RANKS, Material, run_share
 from cfpairs.probes.solver import principal_axes
 from cfpairs.progress import SILENT, Progress
 from cfpairs.registry import resolve
-from cfpairs.selection import Choice, PairScores
-from cfpairs.subspace import Directions, difference_directions
 
 __all__ = ["AUTO_RANKS", "Study", "run_study"]
 
 Array = NDArray[np.floating[Any]]
 
-AUTO_RANKS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
-"""Ranks that ``r = auto`` chooses among, as far as the pairs' rank and the given limit allow."""
-
 MAX_WORKERS = 8
+
+PROCESSES_FROM = 4_000_000
+"""Rows times columns times methods from which several processes pay for the seconds that starting them takes.
+
+Threads share the interpreter: two of them keep one core and a half busy with fits of a few hundred rows.
+"""
 
 
 def run_study(
@@ -46,6 +43,7 @@ def run_study(
     *,
     validation: ItemRows | None = None,
     highest: Mapping[str, int] | None = None,
+    workers: int | None = None,
 ) -> Study:
     """Fit, choose and measure.
 
@@ -60,12 +58,50 @@ def run_study(
         The val split, for the rules and methods that look at it.
     highest : mapping of str to int, optional
         Highest rank that ``r = auto`` may choose for a pair set; higher ones are fitted for the curve alone.
+    workers : int, optional
+        Cores to use; by default all, at most 8. Large runs of many methods use a process a core, others a
+        thread; the results are the same.
 
     Raises
     ------
     DataError
         If a split is empty, training items have one class, a pair set has no pair, or r is over the rank.
     """
+    methods = [resolve("probes", name)() for name in config.methods]
+    _check(train, test, validation, pair_sets, methods)
+    axes = principal_axes(train.X)
+    material = Material(
+        train.turned(axes),
+        test.turned(axes),
+        None if validation is None else validation.turned(axes),
+        tuple(pairs.turned(axes) for pairs in pair_sets),
+        axes,
+        config,
+        dict(highest or {}),
+    )
+    cores = min(os.cpu_count() or 1, MAX_WORKERS) if workers is None else workers
+    families = _families(methods)
+    if cores == 1 or len(families) == 1 or train.X.size * len(methods) < PROCESSES_FROM:
+        with progress.task("probes", 2 + 2 * len(pair_sets)) as advance:
+            parts = [run_share(material, config.methods, cores, advance)]
+    else:
+        parts = _side_by_side(material, families, cores, progress)
+    names = [None, *(pairs.name for pairs in pair_sets)]
+    plain_first = sorted(range(len(methods)), key=lambda i: "pairs" in methods[i].needs)
+    place = {methods[i].name: number for number, i in enumerate(plain_first)}
+    study = Study.join(parts, lambda pair_set, method: (names.index(pair_set), place[method]))
+    groups = Groups(np.concatenate([train.y, test.y]), np.concatenate([train.env, test.env]))
+    study.summarise(groups.codes(test.y, test.env))
+    return study
+
+
+def _check(
+    train: ItemRows,
+    test: ItemRows,
+    validation: ItemRows | None,
+    pair_sets: Sequence[PairRows],
+    methods: Sequence[ProbeMethod],
+) -> None:
     for rows, name in ((train, "train"), (test, "test")):
         if not rows.ids:
             raise DataError(f"the {name} split has no item with an embedding")
@@ -74,27 +110,16 @@ def run_study(
             _check_finite(given.X, f"the {name} split")
     for pairs in pair_sets:
         _check_finite(np.concatenate([pairs.a, pairs.b]), f"pair set {pairs.name!r}")
-    methods = [resolve("probes", name)() for name in config.methods]
     for method in methods:
         if "pairs" in method.needs and not pair_sets:
             raise DataError(f"{method.name} needs a pair set", got="none", remedy="run 'cfpairs build' first")
-    axes = principal_axes(train.X)
-    steps = 2 + 2 * len(pair_sets)
-    with ExitStack() as stack:
-        advance = stack.enter_context(progress.task("probes", steps))
-        # Fits of different folds run side by side, each on one thread: products of this size gain little
-        # from a second one, and threads that wait for each other stall where the machine is shared.
-        stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
-        if any(method.stochastic for method in methods):
-            stack.enter_context(_one_torch_thread())
-        workers = min(os.cpu_count() or 1, MAX_WORKERS)
-        pool = stack.enter_context(ThreadPoolExecutor(max_workers=workers))
-        bench = _Bench(train, test, validation, axes, config, methods, highest or {}, pool, advance)
-        turned = [pairs.turned(axes) for pairs in pair_sets]
-        bench.without_pairs(turned)
-        for pairs in turned:
-            bench.pair_set(pairs)
-    return bench.finish()
+    classes = Coding.of(train).classes
+    if len(classes) < 2:
+        raise DataError(
+            "a probe cannot be fitted to one class",
+            got=f"only label {classes[0]!r} in {len(train.y)} training items",
+            expected="at least two classes",
+        )
 
 
 def _check_finite(X: Array, name: str) -> None:
@@ -107,222 +132,31 @@ def _check_finite(X: Array, name: str) -> None:
         )
 
 
-class _one_torch_thread:
-    """Torch on one thread a fit while several fits run side by side."""
-
-    def __enter__(self) -> None:
-        import torch
-
-        self._before = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        import torch
-
-        torch.set_num_threads(self._before)
+def _families(methods: Sequence[ProbeMethod]) -> list[list[str]]:
+    """Names of the methods that share what they compute, those with pairs first: they take longest."""
+    found: dict[str, list[ProbeMethod]] = {}
+    for method in methods:
+        found.setdefault(method.family or method.name, []).append(method)
+    ordered = sorted(found.values(), key=lambda each: all("pairs" not in m.needs for m in each))
+    return [[method.name for method in each] for each in ordered]
 
 
-class _Bench:
-    """The run while it goes on; all rows stand in the training items' principal axes."""
+def _side_by_side(
+    material: Material, families: Sequence[Sequence[str]], cores: int, progress: Progress
+) -> list[Study]:
+    """A family of methods after the other in every process, until all are done."""
+    parts: dict[int, Study] = {}
+    # Large arrays are mapped into every process, copied where one writes.
+    pool = joblib.Parallel(
+        n_jobs=cores, return_as="generator_unordered", pre_dispatch=cores, batch_size=1, mmap_mode="c"
+    )
+    jobs = (joblib.delayed(_numbered)(number, material, names) for number, names in enumerate(families))
+    with progress.task("probes", len(families)) as advance:
+        for number, part in pool(jobs):
+            parts[number] = part
+            advance(1)
+    return [parts[number] for number in range(len(families))]
 
-    def __init__(
-        self,
-        train: ItemRows,
-        test: ItemRows,
-        validation: ItemRows | None,
-        axes: Array,
-        config: ProbeConfig,
-        methods: Sequence[ProbeMethod],
-        highest: Mapping[str, int],
-        pool: ThreadPoolExecutor,
-        advance: Callable[[int], None],
-    ) -> None:
-        self.config, self.highest, self.pool, self.advance = config, highest, pool, advance
-        coding = Coding.of(train)
-        if len(coding.classes) < 2:
-            raise DataError(
-                "a probe cannot be fitted to one class",
-                got=f"only label {coding.classes[0]!r} in {len(train.y)} training items",
-                expected="at least two classes",
-            )
-        known = None if validation is None or not validation.ids else validation.turned(axes)
-        self.fits = RuleFits(train.turned(axes), test.turned(axes), known, axes, coding, config)
-        groups = Groups(np.concatenate([train.y, test.y]), np.concatenate([train.env, test.env]))
-        counts = groups.counts(train.y, train.env)
-        self.recorder = Recorder(self.fits.test, groups, counts, axes, coding)
-        able = [method for method in methods if self._possible(method)]
-        self.with_pairs = [method for method in able if "pairs" in method.needs]
-        self.plain = [self._candidates(method, (0,), None) for method in able if "pairs" not in method.needs]
-        self.plain_scores: Callable[[str], Mapping[str, dict[int, PairScores]]] = lambda _: {}
 
-    @property
-    def study(self) -> Study:
-        return self.recorder.study
-
-    def finish(self) -> Study:
-        """Everything, with means over seeds and tests against ERM."""
-        self.recorder.summarise()
-        return self.study
-
-    def _possible(self, method: ProbeMethod) -> bool:
-        """Whether the data have what a method needs; says so if not."""
-        if "env" in method.needs and len(self.fits.coding.environments) < 2:
-            self.study.notes.append(f"{method.name} was left out: train has one environment only")
-            return False
-        if "validation" in method.needs and self.fits.val_fit is None:
-            self.study.notes.append(f"{method.name} was left out: there is no validation split")
-            return False
-        return True
-
-    def _candidates(self, method: ProbeMethod, ranks: tuple[int, ...], highest: int | None) -> Candidates:
-        config = self.config
-        settings = method.settings(ranks, config.C, config.budget, config.grids.get(method.name))
-        return Candidates(method, settings, config.seeds, highest=highest)
-
-    def _run(self, tasks: Iterable[Task]) -> None:
-        for job in [self.pool.submit(task) for task in tasks]:
-            job.result()
-
-    # Methods that look at no pair --------------------------------------------------------------------
-
-    def without_pairs(self, pair_sets: Sequence[PairRows]) -> None:
-        """All fits of methods that look at no pair, for all pair sets."""
-        judged = pair_sets if "pairs" in self.config.selection else ()
-        tasks, self.plain_scores = self.fits.without_pairs(self.plain, judged)
-        self._run(
-            [
-                *self.fits.grid(self.plain, self.fits.plain),
-                *self.fits.parts(self.plain, self.fits.plain),
-                *tasks,
-            ]
-        )
-        self.advance(1)
-        rules = [rule for rule in self.config.selection if rule != "pairs"]
-        self._record(self.plain, rules, None, None, self.fits.plain)
-        self.advance(1)
-
-    # One pair set ------------------------------------------------------------------------------------
-
-    def pair_set(self, pairs: PairRows) -> None:
-        """Everything about one pair set."""
-        if not len(pairs):
-            raise DataError(
-                f"pair set {pairs.name!r} has no usable pair",
-                got="0 with status ok and both embeddings",
-                remedy="see its card.md and failures.parquet",
-            )
-        by_pairs = "pairs" in self.config.selection
-        own: list[Candidates] = []
-        if self.with_pairs:
-            found = difference_directions(pairs.differences)
-            folds = self._folds(pairs) if by_pairs else []
-            ranks = self._ranks(pairs, found, folds)
-            own = [
-                self._candidates(method, ranks, self._highest(method, pairs)) for method in self.with_pairs
-            ]
-            base = self.fits.whole(found, pairs.differences)
-            tasks, scores = self.fits.with_pairs(own, pairs, folds)
-            self._run([*self.fits.grid(own, base), *self.fits.parts(own, base), *tasks])
-            known = scores()
-            for each in own:
-                each.by_pairs = known.get(each.method.name, {})
-        self.advance(1)
-        if by_pairs:
-            known = self.plain_scores(pairs.name)
-            for each in self.plain:
-                each.by_pairs = known.get(each.method.name, {})
-            self._record(self.plain, ["pairs"], pairs, pairs.name, self.fits.plain)
-        if own:
-            self._record(own, self.config.selection, pairs, pairs.name, base)
-        self.advance(1)
-
-    def _highest(self, method: ProbeMethod, pairs: PairRows) -> int | None:
-        """The highest rank that may be chosen; a rank that the user names is the user's choice."""
-        if not method.ranks or parse_r(self.config.r) is not None:
-            return None
-        return self.highest.get(pairs.name)
-
-    def _folds(self, pairs: PairRows) -> list[Fold]:
-        limit = max(parse_r(self.config.r) or AUTO_RANKS)
-        made = []
-        for seed in self.config.seeds:
-            fold = pairs.folds(self.config.folds, seed)
-            directions = fold_directions(pairs, fold, limit, self.pool.map)
-            made += [Fold(seed, fold == number, found) for number, found in enumerate(directions)]
-        return made
-
-    def _ranks(self, pairs: PairRows, found: Directions, folds: Sequence[Fold]) -> tuple[int, ...]:
-        ranks = parse_r(self.config.r)
-        in_folds = min((fold.directions.rank for fold in folds), default=found.rank)
-        if ranks is None:
-            most = min(found.rank, max(in_folds, 1))
-            ranks = tuple(r for r in AUTO_RANKS if r <= most)
-            if not ranks:
-                raise DataError(f"all pairs of {pairs.name!r} have a difference of zero", got=len(pairs))
-        elif max(ranks) > found.rank:
-            raise DataError(
-                f"r is over the rank of pair set {pairs.name!r}",
-                got=f"r = {max(ranks)}",
-                expected=f"at most {found.rank}, the rank of its {len(pairs)} pairs",
-                remedy="lower --r or build more pairs",
-            )
-        elif max(ranks) > in_folds:
-            self.study.notes.append(
-                f"{pairs.name}: r = {max(ranks)} is over the rank {in_folds} of the pairs outside a fold; "
-                "the rule 'pairs' used all of their directions there"
-            )
-        return ranks
-
-    # Records -----------------------------------------------------------------------------------------
-
-    def _record(
-        self,
-        every: Sequence[Candidates],
-        rules: Sequence[str],
-        pairs: PairRows | None,
-        name: str | None,
-        base: FitData,
-    ) -> None:
-        """Every chosen setting, fitted to full precision once, and what it does on test."""
-        chosen = [
-            {
-                (rule, seed): choice
-                for seed in self.config.seeds
-                for rule in rules
-                if (choice := each.choose(rule, seed)) is not None
-            }
-            for each in every
-        ]
-        self._run(
-            lambda each=each, of=of: self._final(each, of, base)  # type: ignore[misc]
-            for each, of in zip(every, chosen, strict=True)
-        )
-        for each, of in zip(every, chosen, strict=True):
-            if list(rules) != ["pairs"] or "pairs" in each.method.needs:
-                self.recorder.grid(name, each)
-            for (rule, seed), choice in of.items():
-                fits, logits = each.final[each.place(seed, choice.index)]
-                self.recorder.chosen(
-                    name, each, rule, seed, choice, fits, logits,
-                    n_pairs=None if pairs is None else len(pairs),
-                )  # fmt: skip
-            if name is not None and each.by_pairs:
-                self.recorder.curve(name, each, self.config.seeds[0])
-            each.by_pairs = {}
-
-    def _final(self, each: Candidates, chosen: Mapping[tuple[str, int], Choice], base: FitData) -> None:
-        """Fit chosen settings to full precision, those that are not yet."""
-        wanted = {each.place(seed, choice.index) for (_, seed), choice in chosen.items()}
-        places = sorted(wanted - set(each.final))
-        if not places or each.fits is None or each.test is None:
-            return
-        fits, logits = each.fits.take(places), each.test[:, places]
-        if "test" not in each.method.needs:
-            settings = [each.settings[place % len(each.settings)] for place in places]
-            seeds = [each.seeds[place // len(each.settings)] for place in places]
-            begun = time.thread_time()
-            fits = each.method.fit(base, settings, seeds, start=fits, tol=each.method.final_tol)
-            each.count(time.thread_time() - begun, len(places))
-            logits = fits.logits(self.fits.test.X)
-        for i, place in enumerate(places):
-            each.final[place] = (fits.take([i]), logits[:, i : i + 1])
+def _numbered(number: int, material: Material, names: Sequence[str]) -> tuple[int, Study]:
+    return number, run_share(material, names, 1, lambda _: None)

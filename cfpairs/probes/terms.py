@@ -5,6 +5,7 @@ Losses, the quadratic penalty, and the inverse of the curvature that all of them
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,12 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-__all__ = ["Binary", "Metric", "Penalty", "Quadratic", "Softmax", "product", "subtract"]
+__all__ = ["Binary", "LocalMetric", "Metric", "Penalty", "Quadratic", "Softmax", "product", "subtract"]
 
 Array = NDArray[np.floating[Any]]
+
+CHUNK = 8192
+"""Rows that are weighted at once where a curvature is added up, which bounds what that takes beside X."""
 
 FEW_COLUMNS = 5
 """Up to so many products of a matrix and a vector take half as long as one of two matrices."""
@@ -69,6 +73,11 @@ class Binary:
         share *= self.weight
         return share
 
+    def bend(self, z: Array) -> Array:
+        """Second derivative of the loss by the logits, shape (n, f, c)."""
+        share: Array = expit(z)
+        return np.asarray(share * (1.0 - share) * self.weight)
+
     def line(self, z: Array, p: Array) -> tuple[Array, Array]:
         """Slope and curvature of every fit's loss at `z`, along `p`; both of shape (n, f, c)."""
         share: Array = expit(z)
@@ -94,6 +103,11 @@ class Softmax:
         share -= self.target
         share *= self.weight
         return share
+
+    def bend(self, z: Array) -> Array:
+        """Second derivative of the loss by every logit alone, shape (n, f, c)."""
+        share: Array = softmax(z, axis=2)
+        return np.asarray(share * (1.0 - share) * self.weight)
 
     def line(self, z: Array, p: Array) -> tuple[Array, Array]:
         """Slope and curvature of every fit's loss at `z`, along `p`; both of shape (n, f, c)."""
@@ -131,11 +145,13 @@ class Quadratic:
         found: Array = np.einsum("mf,mfc,mfc->f", self.damp, part, part)
         return found
 
-    def take(self, keep: NDArray[np.bool_]) -> None:
-        """Go on with some of the fits."""
-        self.strength, self.ranks, self.at = self.strength[keep], self.ranks[keep], self.at[:, keep]
+    def take(self, keep: NDArray[np.bool_]) -> Quadratic:
+        """The same for some of the fits."""
+        some = copy.copy(self)
+        some.strength, some.ranks, some.at = self.strength[keep], self.ranks[keep], self.at[:, keep]
         if self.damp is not None:
-            self.damp = self.damp[:, keep]
+            some.damp = self.damp[:, keep]
+        return some
 
     def along(self, W: Array) -> Array:
         """B_f W, shape (m, f, c)."""
@@ -178,8 +194,10 @@ class Metric:
         B: Array,
         ranks: NDArray[np.int64],
         strength: Array,
+        level: float,
         dtype: np.dtype[Any],
     ) -> None:
+        self.level = level
         self.ranks = np.where(strength > 0, ranks, 0)
         values, self.of_ridge = np.unique(ridge, return_inverse=True)
         self.inverse = (1.0 / (diagonal[:, None] + values[None, :])).astype(dtype)
@@ -197,8 +215,7 @@ class Metric:
             scaled = rows / (diagonal + value)
             inner = scaled @ rows.T
             inner[np.diag_indices(len(inner))] += 0.5 / strong
-            lower = scipy.linalg.cholesky(inner, lower=True)
-            self.factor[int(number)] = scipy.linalg.solve_triangular(lower, scaled, lower=True).astype(dtype)
+            self.factor[int(number)] = np.linalg.solve(np.linalg.cholesky(inner), scaled).astype(dtype)
 
     def _share(self, diagonal: Array, values: Array, B: Array, strength: Array, dtype: np.dtype[Any]) -> None:
         """One factor a ridge, and for every fit what its strength makes of the factor's rows."""
@@ -206,27 +223,95 @@ class Metric:
         self.shrink = np.zeros((len(B), len(strength)), dtype)
         for number in np.unique(self.kind[self.ranks > 0]):
             scaled = B / (diagonal + values[number])
-            eigenvalues, U = scipy.linalg.eigh(scaled @ B.T, driver="evd")
+            eigenvalues, U = np.linalg.eigh(scaled @ B.T)
             of = np.flatnonzero((self.kind == number) & (self.ranks > 0))
             least = np.maximum(eigenvalues, 0.0)[:, None] + 0.5 / strength[of]
             self.shrink[:, of] = 1.0 / least
             self.factor[int(number)] = (U.T @ scaled).astype(dtype)
 
-    def take(self, keep: NDArray[np.bool_]) -> None:
-        """Go on with some of the fits."""
-        self.of_ridge, self.kind, self.ranks = self.of_ridge[keep], self.kind[keep], self.ranks[keep]
+    def take(self, keep: NDArray[np.bool_]) -> Metric:
+        """The same for some of the fits."""
+        some = copy.copy(self)
+        some.of_ridge, some.kind, some.ranks = self.of_ridge[keep], self.kind[keep], self.ranks[keep]
         if self.shrink is not None:
-            self.shrink = self.shrink[:, keep]
+            some.shrink = self.shrink[:, keep]
+        return some
 
-    def apply(self, g: Array) -> Array:
-        """`g` of shape (d, f, c), multiplied by the metric."""
+    def apply(self, g: Array, gb: Array) -> tuple[Array, Array]:
+        """Gradients in weights, (d, f, c), and intercepts, (f, c), multiplied by the metric."""
         step: Array = g * self.inverse[:, self.of_ridge, None]
         for number, factor in self.factor.items():
             of = np.flatnonzero((self.kind == number) & (self.ranks > 0))
             if len(of):
                 shrink = None if self.shrink is None else self.shrink[:, of]
                 subtract(step, g, of, self.ranks[of], factor, shrink)
-        return step
+        return step, gb * self.level
+
+
+class LocalMetric:
+    """Inverse curvature of one fit where it stands, within its constraint.
+
+    The intercept goes by elimination: with row curvatures s that add up to S and ``h = X^T s``, the weights
+    have ``A = X^T diag(s) X - h h^T / S`` and the ridge and penalty. More classes than two have one such
+    matrix each, which leaves out how their logits depend on each other.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    share : ndarray of shape (n, c)
+        Curvature of the loss in every logit, at least 0.
+    ridge : float
+    Q : ndarray of shape (d, r)
+        Orthonormal columns; the metric lies in the space orthogonal to them.
+    B : ndarray of shape (m, d), optional
+        Rows of a penalty ``strength * ||B W||^2``.
+    strength : float
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If a matrix is not positive definite in floating point.
+    """
+
+    def __init__(
+        self, rows: Array, share: Array, ridge: float, Q: Array, B: Array | None, strength: float
+    ) -> None:
+        # NumPy's LAPACK lets other threads run, SciPy's does not: hence not its Cholesky factors.
+        tiny = np.finfo(np.float64).tiny
+        self.total = np.maximum(share.sum(axis=0), tiny)
+        self.mean = rows.T @ share / self.total
+        self.lower, self.barred = [], []
+        for level, mean, total in zip(share.T, self.mean.T, self.total, strict=True):
+            bend = -total * np.outer(mean, mean)
+            for part in range(0, len(rows), CHUNK):
+                scaled = rows[part : part + CHUNK] * np.sqrt(level[part : part + CHUNK, None])
+                bend += scaled.T @ scaled
+            if B is not None and strength > 0:
+                bend += (2.0 * strength) * (B.T @ B)
+            bend[np.diag_indices(len(bend))] += ridge
+            lower = np.linalg.cholesky(bend)
+            self.lower.append(lower)
+            across = scipy.linalg.cho_solve((lower, True), Q, check_finite=False)
+            inner = np.linalg.cholesky(Q.T @ across) if Q.shape[1] else np.zeros((0, 0))
+            self.barred.append(np.linalg.solve(inner, across.T))
+
+    def take(self, keep: NDArray[np.bool_]) -> LocalMetric:
+        """The same: a batch of one fit goes on whole or not at all."""
+        return self
+
+    def apply(self, g: Array, gb: Array) -> tuple[Array, Array]:
+        """Gradients in weights, (d, 1, c), and intercepts, (1, c), multiplied by the metric."""
+        step, level = np.empty_like(g), np.empty_like(gb)
+        for j, (lower, barred) in enumerate(zip(self.lower, self.barred, strict=True)):
+            along = g[:, 0, j] - self.mean[:, j] * gb[0, j]
+            p = scipy.linalg.cho_solve((lower, True), along, check_finite=False)
+            p -= barred.T @ (barred @ along)
+            step[:, 0, j] = p
+            level[0, j] = gb[0, j] / self.total[j] - self.mean[:, j] @ p
+        if len(self.lower) > 1:
+            # A number added to all intercepts changes no probability: keep it as it is.
+            level -= level.mean()
+        return step, level
 
 
 def product(A: Array, B: Array) -> Array:

@@ -74,7 +74,7 @@ def assess_pairs(
 ) -> PairQuality:
     """Measure how good counterfactual pairs are and how many directions to remove.
 
-    Everything but `D` is optional; what cannot be measured without it is None or empty, and the advice says
+    Everything but `D` is optional; what cannot be measured without it is None or empty, and the remarks say
     so.
 
     Parameters
@@ -255,7 +255,7 @@ def _assess(
             turn=turn,
         ),
     )
-    verdict, advice = judge(evidence)
+    verdict, advice, remarks = judge(evidence)
     return PairQuality(
         n_pairs=look.n_pairs,
         n_sources=look.n_sources,
@@ -288,6 +288,7 @@ def _assess(
         cells=cells,
         verdict=verdict,
         advice=advice,
+        remarks=remarks,
     )
 
 

@@ -15,14 +15,15 @@ from cfpairs.quality.evidence import (
     Evidence,
 )
 from cfpairs.quality.more import MARKED
-from cfpairs.quality.result import Verdict
+from cfpairs.quality.remarks import remarks
+from cfpairs.quality.result import AdviceRow, RemarkRow, Verdict
 from cfpairs.quality.words import agree, count, directions, listed, percent
 
 __all__ = ["changes_label", "judge"]
 
 
-def judge(seen: Evidence) -> tuple[Verdict, tuple[str, ...]]:
-    """Verdict and advice.
+def judge(seen: Evidence) -> tuple[Verdict, tuple[AdviceRow, ...], tuple[RemarkRow, ...]]:
+    """Verdict, what to do, and what else the figures say.
 
     The level is the first that holds: *changes_label* where one side of most pairs carries another label,
     or the directions that hold the environment's shift (the core) hold more than .2 of the deconfounded
@@ -38,8 +39,9 @@ def judge(seen: Evidence) -> tuple[Verdict, tuple[str, ...]]:
     """
     level, text = _level(seen)
     if level == "changes_label":
-        return Verdict(level, text, 0), advice_on_labels(seen)
-    return Verdict(level, text, seen.recommended_r if seen.rank else 0), advice(seen)
+        return Verdict(level, text, 0), advice_on_labels(seen), ()
+    verdict = Verdict(level, text, seen.recommended_r if seen.rank else 0)
+    return verdict, advice(seen), remarks(seen)
 
 
 def changes_label(seen: Evidence) -> bool:

@@ -12,7 +12,7 @@ from cfpairs.report.values import jsonable
 
 __all__ = ["QUALITY_FIELDS", "SCHEMA_VERSION", "render_json"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Changes when a key changes its meaning or goes away; new keys do not change it."""
 
 QUALITY_FIELDS = (
@@ -35,6 +35,7 @@ QUALITY_FIELDS = (
     "cells",
     "verdict",
     "advice",
+    "remarks",
     "n_sources",
     "metrics",
     "rank_checks",
@@ -81,7 +82,7 @@ def render_json(data: ReportData) -> dict[str, Any]:
                 "headline": verdict.headline,
                 "evidence": verdict.evidence,
                 "reason": verdict.reason,
-                "next_steps": verdict.next_steps,
+                "next_steps": [asdict(step) for step in verdict.next_steps],
                 "choice": choice_text(data),
             },
             "figures": [asdict(note) for note in figure_notes(data).values()],

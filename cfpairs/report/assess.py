@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cfpairs.metrics import wilson_interval
-from cfpairs.report.gallery import gallery_of
+from cfpairs.report.actions import Adviser
+from cfpairs.report.gallery import gallery_of, image_or_none
 from cfpairs.report.groups import Names, cell_views, group_views, group_warnings, splits_of
 from cfpairs.report.maps import map_views
 from cfpairs.report.model import (
@@ -92,16 +93,23 @@ def assess(
     chosen_r = {(row.pair_set, row.method): row.r for row in chosen_by}
     splits = splits_of(groups)
     names = Names.of(groups)
+    run = provenance.get("probe_run")
+    adviser = Adviser(
+        names,
+        _has_images(pair_sets, image_of),
+        frozenset(p.method for p in pair_sets),
+        f"probes/{run}/coefficients.safetensors" if run else None,
+    )
     return ReportData(
         title=title,
-        verdict=overall(pair_sets, best, baseline, bool(summaries)),
+        verdict=overall(pair_sets, best, baseline, bool(summaries), adviser),
         selection=primary,
         rules=_rules(summaries, primary, order),
         best=best,
         baseline=baseline,
         curves=_curves(curves, chosen_r, order, n_test),
         pair_sets=tuple(
-            _pair_set_view(p, chosen_r.get((p.name, "ncm")), image_of, item_of, gallery, names)
+            _pair_set_view(p, chosen_r.get((p.name, "ncm")), image_of, item_of, gallery, adviser)
             for p in pair_sets
         ),
         splits=splits,
@@ -314,9 +322,9 @@ def _pair_set_view(
     image_of: Callable[[str], Path | None],
     item_of: Callable[[str], dict[str, Any]],
     gallery: int,
-    names: Names,
+    adviser: Adviser,
 ) -> PairSetView:
-    quality = as_mapping(pairs.quality)
+    quality, names = as_mapping(pairs.quality), adviser.names
     shown = gallery_of(pairs.pairs, quality, image_of, item_of, gallery, names)
     return PairSetView(
         name=pairs.name,
@@ -332,4 +340,11 @@ def _pair_set_view(
         n_sound=shown.n_sound,
         n_apart=shown.n_apart,
         card=pairs.card,
+        steps=adviser.pair_steps(pairs),
     )
+
+
+def _has_images(pair_sets: Iterable[PairSetInput], image_of: Callable[[str], Path | None]) -> bool:
+    """Whether the first pair of any set starts from an image; data have images throughout or not at all."""
+    first = [str(row.get("a_id")) for pairs in pair_sets for row in pairs.pairs[:1]]
+    return any(image_or_none(item, image_of) is not None for item in first)

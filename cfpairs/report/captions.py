@@ -21,6 +21,9 @@ __all__ = [
 MOST = 0.9
 """From this share on, removing is called nearly all."""
 
+SHOWN = 0.5
+"""Share of a change that other pairs must show for them to stand in."""
+
 LABEL_RED, LABEL_AMBER = 0.2, 0.1
 """Shares of the label signal (after deconfounding) whose loss is called costly and noticeable."""
 
@@ -36,39 +39,51 @@ def scree_caption(pairs: PairSetView) -> str:
         above = sum(value > edge for value in values)
         stand = "stands" if above == 1 else "stand"
         text = f"{above} of {count(len(values))} components {stand} above the noise edge"
-        text += " and can be told from chance." if above else ": these pairs show no direction beyond chance."
-        text += _stricter(pairs.quality, above)
-        text += _against_edge(pairs.r, above)
+        text += _certain(pairs.quality, above)
+        text += _against_edge(pairs.r, above, as_int(pairs.quality.get("rank")))
     if noise is not None:
         text += f" {per_cent(noise)} of the differences' squared length follows no common direction."
     return text
 
 
-def _stricter(quality: Mapping[str, Any], above: int) -> str:
-    """The rank, where it is lower than the count above the edge, and what strength is measured against."""
-    text = ""
+def _certain(quality: Mapping[str, Any], above: int) -> str:
+    """How many of those above the edge are certain, and what strength is measured against."""
     rank = as_int(quality.get("rank"))
     ends = as_floats(quality.get("rank_interval"))
     between = f" (95 % interval {ends[0]:.0f} to {ends[1]:.0f}, shaded)" if len(ends) == 2 else ""
-    if rank is not None and 0 < rank < above:
-        text = f" A test that does not take the noise as even finds {rank}{between}."
+    if not above:
+        text = ": these pairs show no direction beyond chance."
+    elif rank is not None and 0 < rank < above:
+        text = f"; a test that does not take the noise as even is sure of {rank}{between}."
     elif rank and between:
-        text = f" The count of what can be told from chance is {rank}{between}."
+        text = f" and can be told from chance. The count of what can be told is {rank}{between}."
+    else:
+        text = " and can be told from chance."
     if quality.get("metric") == "within-group":
         text += " Strength is measured against the spread of items within a group."
     return text
 
 
-def _against_edge(r: int | None, above: int) -> str:
+def _against_edge(r: int | None, above: int, rank: int | None) -> str:
+    """Where r stands between what is certain and what is noise; `rank` is the stricter count."""
     if r is None or above == 0:
         return ""
+    if rank is not None and 0 < rank < min(r, above):
+        return (
+            f" r = {r} goes beyond the {rank} that {'is' if rank == 1 else 'are'} certain, into components "
+            "that may hold more of the environment or chance alone."
+        )
+    if rank is not None and 0 < rank < above and r == rank:
+        return f" r = {r} removes exactly these."
     if r > above:
         return f" r = {r} reaches {r - above} component{'s' if r - above > 1 else ''} into the noise."
     if r == above:
         return f" r = {r} removes all of them."
     if r == 0:
         return " r = 0 removes none of them."
-    return f" r = {r} removes only the strongest: rank is an upper bound on r, not its best value."
+    return (
+        f" r = {r} removes only the strongest: what can be told from chance need not all be worth removing."
+    )
 
 
 def row_at(rows: tuple[Mapping[str, Any], ...], r: int | None) -> Mapping[str, Any] | None:
@@ -128,8 +143,19 @@ def cells_caption(pairs: PairSetView) -> str:
     fewest = min(pairs.cells, key=lambda cell: cell.n_pairs)
     where = f"{fewest.label_name}, {fewest.env_a_name} to {fewest.env_b_name}"
     if fewest.n_pairs == max(cell.n_pairs for cell in pairs.cells):
-        return f"All {len(pairs.cells)} changes have {count(fewest.n_pairs)} pairs each."
-    return f"Fewest for {where}: {count(fewest.n_pairs)}."
+        every = {1: "The one change has", 2: "Both changes have"}.get(
+            len(pairs.cells), f"All {len(pairs.cells)} changes have"
+        )
+        each = "" if len(pairs.cells) == 1 else " each: none is neglected"
+        return f"{every} {count(fewest.n_pairs)} pairs{each}."
+    text = f"Fewest for {where}: {count(fewest.n_pairs)}."
+    if fewest.n_pairs == 0:
+        return f"{text} A shortcut of this label between these two would not be seen."
+    if fewest.covered is None:
+        return text
+    if fewest.covered < SHOWN:
+        return f"{text} The others show only {per_cent(fewest.covered)} of that change: make more of these."
+    return f"{text} The others show {per_cent(fewest.covered)} of that change too, so they can stand in."
 
 
 def comparison_caption(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -172,4 +198,10 @@ def forecast_caption(pairs: PairSetView) -> str:
     drop = now - value
     if drop < 0.05:
         return f"{text} against {distance(now)} now: more of the same pairs would change little."
+    sources = as_int(pairs.quality.get("n_sources"))
+    if sources is not None and have is not None and 2 * sources <= have:
+        return (
+            f"{text} against {distance(now)} now, if they came from new sources: these {count(have)} rest on "
+            f"only {count(sources)}."
+        )
     return f"{text} against {distance(now)} now: more pairs would help."

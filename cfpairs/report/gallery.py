@@ -11,7 +11,7 @@ from cfpairs.report.model import FlagView, Item, PairGroup, PairView
 from cfpairs.report.values import as_float, as_rows
 from cfpairs.report.words import flag_meaning, status_meaning
 
-__all__ = ["Gallery", "gallery_of"]
+__all__ = ["Gallery", "gallery_of", "image_or_none"]
 
 T = TypeVar("T")
 
@@ -147,11 +147,15 @@ def _item(
     item_of: Callable[[str], dict[str, Any]],
 ) -> Item:
     name = _row_of(item_id, item_of).get("env_name") or env_name
+    return Item(item_id, image_or_none(item_id, image_of), str(name))
+
+
+def image_or_none(item_id: str, image_of: Callable[[str], Path | None]) -> Path | None:
+    """The image of an item; None for an item that nobody knows."""
     try:
-        path = image_of(item_id)
+        return image_of(item_id)
     except KeyError:
-        path = None
-    return Item(item_id, path, str(name))
+        return None
 
 
 def _row_of(item_id: str, item_of: Callable[[str], dict[str, Any]]) -> Mapping[str, Any]:

@@ -41,7 +41,7 @@ class PairSetPage(NamedTuple):
     in_verdict: bool
     folded: bool
     text: str
-    advice: tuple[str, ...]
+    missing: tuple[str, ...]
     scree: Markup | None
     tradeoff: Markup | None
     tradeoff_rows: tuple[Mapping[str, Any], ...]
@@ -123,6 +123,7 @@ def make_environment() -> Environment:
         sure=_sure,
         sort_key=_sort_key,
         sentence=words.sentence,
+        times=_times,
     )
     env.globals.update(rule=words.rule, level_names=words.LEVEL_NAMES, thumb=_thumbs(), chosen=_is_chosen)
     return env
@@ -185,6 +186,11 @@ def _sure(row: Result) -> str:
     return "worse" if row.gain_high < 0 else "may be chance"
 
 
+def _times(value: float | None) -> str:
+    """How many times a limit; with one decimal, as 1.0 is at the limit."""
+    return number(value) if value is None or value >= 10 else f"{value:.1f}"
+
+
 def _sort_key(value: float | None) -> str:
     """A number for the page's script to sort by; empty where there is none."""
     return "" if value is None else f"{value:.6g}"
@@ -220,14 +226,17 @@ def _shade(value: float | None, low: float, high: float) -> int:
 
 def _pair_set_page(pairs: PairSetView, data: ReportData, index: int) -> PairSetPage:
     quality = pairs.quality
-    advice = quality.get("advice")
     return PairSetPage(
         view=pairs,
         place=index + 1,
         in_verdict=pairs.name == data.verdict.pair_set,
         folded=data.verdict.pair_set is not None and pairs.name != data.verdict.pair_set,
         text=words.sentence(as_mapping(quality.get("verdict")).get("text")),
-        advice=tuple(filter(None, map(words.sentence, advice))) if isinstance(advice, (list, tuple)) else (),
+        missing=tuple(
+            words.sentence(row.get("text"))
+            for row in as_rows(quality.get("remarks"))
+            if row.get("about") == "missing"
+        ),
         scree=scree_figure(pairs, width=400, height=290, name=f"scree-{index + 1}"),
         tradeoff=tradeoff_figure(pairs, width=400, height=290, name=f"tradeoff-{index + 1}"),
         tradeoff_rows=as_rows(quality.get("tradeoff")),
@@ -242,7 +251,7 @@ def _pair_set_page(pairs: PairSetView, data: ReportData, index: int) -> PairSetP
 
 def _reasons(quality: Mapping[str, Any]) -> tuple[str, ...]:
     found = as_mapping(quality.get("more_pairs")).get("cannot_help")
-    return tuple(words.sentence(line) for line in found) if isinstance(found, (list, tuple)) else ()
+    return tuple(str(line).rstrip(".") for line in found) if isinstance(found, (list, tuple)) else ()
 
 
 class CurveTable(NamedTuple):

@@ -134,7 +134,7 @@ _MEASURES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
         "how much of the differences' squared length it makes up",
         lambda q: _per_cent(as_float(q.get("noise_share"))),
     ),
-    ("Rank", "components that can be told from noise; an upper bound on r", _rank),
+    ("Rank", "components that can be told from noise for certain", _rank),
     (
         "Rank by other rules",
         "over the even edge / Gavish-Donoho / ScreeNOT; the last two drop weak ones",

@@ -25,6 +25,7 @@ __all__ = [
     "ReportData",
     "Result",
     "RuleView",
+    "Step",
     "Verdict",
 ]
 
@@ -257,6 +258,8 @@ class PairSetView:
         Those that were flagged, rejected or dropped, by reason.
     n_sound, n_apart : int
         How many there are of each.
+    steps : tuple of Step
+        What its quality advises.
     """
 
     name: str
@@ -272,6 +275,7 @@ class PairSetView:
     n_sound: int
     n_apart: int
     card: str
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -293,6 +297,14 @@ class KeyNumber:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One thing to do, in the imperative, and the command for it where there is one."""
+
+    text: str
+    command: str | None = None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What was found and what to do next.
 
@@ -306,7 +318,8 @@ class Verdict:
         The measured gain, in words that need no other page.
     reason : str
         What is known of the pairs; may be empty.
-    next_steps : tuple of str
+    next_steps : tuple of Step
+        The most important first.
     numbers : tuple of KeyNumber
     """
 
@@ -314,17 +327,22 @@ class Verdict:
     headline: str
     evidence: str
     reason: str
-    next_steps: tuple[str, ...]
+    next_steps: tuple[Step, ...]
     numbers: tuple[KeyNumber, ...]
     pair_set: str | None
     recommended_r: int | None
 
     @property
-    def text(self) -> str:
-        """The whole verdict as one paragraph."""
+    def finding(self) -> str:
+        """What was found, as one paragraph."""
         first = f"{self.headline}: {self.evidence}" if self.evidence else f"{self.headline}."
-        following = self.next_steps[0] if self.next_steps else ""
-        return " ".join(part for part in (first, self.reason, following) if part)
+        return f"{first} {self.reason}".strip()
+
+    @property
+    def text(self) -> str:
+        """The whole verdict as one paragraph: what was found, and what to do first."""
+        following = self.next_steps[0].text if self.next_steps else ""
+        return f"{self.finding} {following}".strip()
 
 
 @dataclass(frozen=True)

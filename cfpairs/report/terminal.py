@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cfpairs.report.compare import Comparison, rows_of
-from cfpairs.report.model import ReportData, Result, RuleView
+from cfpairs.report.model import ReportData, Result, RuleView, Step
 from cfpairs.report.values import count, range_text, share
 from cfpairs.report.words import LEVEL_NAMES, probe_name, rule, set_name
 
@@ -24,20 +24,35 @@ COLOURS = {
     "changes_label": "red",
 }
 
+MOST_STEPS = 3
+
 
 def render_terminal(data: ReportData) -> RenderableType:
-    """The verdict, then the results that the primary rule chose, then warnings about groups."""
+    """The verdict and what to do, then the results that the primary rule chose, then warnings."""
     verdict = data.verdict
     line = Text()
     line.append(f"{LEVEL_NAMES[verdict.level]}. ", style=f"bold {COLOURS[verdict.level]}")
-    line.append(verdict.text)
-    parts: list[RenderableType] = [line]
+    line.append(verdict.finding)
+    parts: list[RenderableType] = [line, *_steps(verdict.next_steps)]
     if data.rules:
         parts += [Text(), _table(data.rules[0], data.best), _legend(data.rules[0])]
     if len(data.rules) > 1:
         parts += [Text(), _rules_table(data.rules, data.best)]
     parts += [Padding(Text(f"! {warning}", style="yellow"), (0, 0)) for warning in data.warnings]
     return Group(*parts)
+
+
+def _steps(steps: Sequence[Step]) -> list[RenderableType]:
+    """The first things to do, numbered, each with its command below; the page has the others."""
+    if not steps:
+        return []
+    rows = Table.grid(padding=(0, 1, 0, 0))
+    for number, step in enumerate(steps[:MOST_STEPS], 1):
+        text = Text(step.text)
+        if step.command:
+            text.append(f"\n$ {step.command}", style="cyan")
+        rows.add_row(f"{number}.", text)
+    return [Text(), Text("What to do next", style="bold"), rows]
 
 
 def render_comparison_terminal(comparison: Comparison) -> RenderableType:

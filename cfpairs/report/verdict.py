@@ -9,19 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cfpairs.report.model import LEVELS, KeyNumber, PairSetInput, Result, Verdict
-from cfpairs.report.values import as_float, as_int, as_mapping, as_rows, count, per_cent, range_text, share
-from cfpairs.report.words import join, rule, sentence
+from cfpairs.report.actions import Adviser, first_pairs, fit_probes
+from cfpairs.report.model import LEVELS, KeyNumber, PairSetInput, Result, Step, Verdict
+from cfpairs.report.values import as_int, as_mapping, count, per_cent, range_text, share
+from cfpairs.report.words import rule, sentence
 
 __all__ = ["choose", "gain", "matching_erm", "overall", "quality_level"]
-
-DEFAULT_STEPS = {
-    "good": "fit the final probe with this r, and keep watching the worst group, not the average",
-    "usable": "use the result, and look at the flagged pairs below before you rely on it",
-    "needs_pairs": "make more pairs of the same kind, first for groups that have few, and run it again",
-    "fix_pairs": "look at the pairs set apart below, mend or drop them, and run the report again",
-    "changes_label": "make pairs whose two sides differ in the environment only, and run the report again",
-}
 
 
 def quality_level(quality: Mapping[str, Any] | None) -> str | None:
@@ -86,7 +79,11 @@ def gain(best: Result | None, baseline: Result | None) -> str:
 
 
 def overall(
-    pair_sets: Sequence[PairSetInput], best: Result | None, baseline: Result | None, has_results: bool
+    pair_sets: Sequence[PairSetInput],
+    best: Result | None,
+    baseline: Result | None,
+    has_results: bool,
+    adviser: Adviser | None = None,
 ) -> Verdict:
     """The verdict of the whole report.
 
@@ -98,6 +95,8 @@ def overall(
         As `matching_erm` gives it.
     has_results : bool
         Whether any probe was fitted.
+    adviser : Adviser or None
+        By default one that knows no names.
     """
     if best is None:
         return _without_probe(pair_sets, has_results)
@@ -110,8 +109,8 @@ def overall(
         level=shown,
         headline=_headline(shown, best, outcome),
         evidence=_evidence(best, baseline),
-        reason=_reason(quality, level),
-        next_steps=_next_steps(quality, shown, outcome, best),
+        reason=_reason(quality, level) + _other_r(quality, best),
+        next_steps=(adviser or Adviser()).next_steps(named, shown, outcome, best),
         numbers=_numbers(best, baseline, quality),
         pair_set=best.pair_set,
         recommended_r=best.r,
@@ -182,6 +181,17 @@ def _reason(quality: Mapping[str, Any] | None, level: str | None) -> str:
     return sentence(DEFAULT_REASONS[level])
 
 
+def _other_r(quality: Mapping[str, Any] | None, best: Result) -> str:
+    """The r that the pairs alone suggest, where another one was chosen."""
+    suggested = as_int(as_mapping(quality).get("recommended_r"))
+    if not suggested or not best.r or suggested == best.r:
+        return ""
+    return (
+        f" From the pairs alone r = {suggested} would be suggested; {rule(best.selection).title} chose "
+        f"r = {best.r}."
+    )
+
+
 DEFAULT_REASONS = {
     "good": "the pairs are good",
     "usable": "the pairs are usable",
@@ -189,56 +199,6 @@ DEFAULT_REASONS = {
     "fix_pairs": "some pairs are broken",
     "changes_label": "the pairs change the label too",
 }
-
-
-def _next_steps(
-    quality: Mapping[str, Any] | None, level: str, outcome: str, best: Result | None
-) -> tuple[str, ...]:
-    advice = as_mapping(quality).get("advice")
-    given = [sentence(line) for line in advice] if isinstance(advice, (list, tuple)) else []
-    steps = [line for line in given if line]
-    chosen = _cost_of_chosen(quality, best)
-    if chosen:
-        # The quality speaks of the r that the pairs alone suggest; what counts is the one that was chosen.
-        steps = [chosen, *(line for line in steps if not line.startswith(REMOVAL))]
-    action = sentence(_default_step(level, outcome, best))
-    if not steps or level in ("good", "usable"):  # for the others the quality knows better what is lacking
-        steps = [action, *steps]
-    return tuple(dict.fromkeys(steps))
-
-
-REMOVAL = "Removing r ="
-
-
-def _cost_of_chosen(quality: Mapping[str, Any] | None, best: Result | None) -> str:
-    """What the chosen r removes, and which r the geometry of the pairs alone suggests; empty if unknown."""
-    if best is None or not best.r:
-        return ""
-    rows = as_rows(as_mapping(quality).get("tradeoff"))
-    row = next((row for row in rows if as_int(row.get("r")) == best.r), None)
-    if row is None:
-        return ""
-    parts = [
-        f"{per_cent(as_float(row.get(column)))} of {what}"
-        for column, what in (
-            ("environment_removed", "the environment's shift"),
-            ("label_removed_deconfounded", "the label signal"),
-        )
-        if as_float(row.get(column)) is not None
-    ]
-    if not parts:
-        return ""
-    line = f"{REMOVAL} {best.r} takes away {join(parts)}"
-    suggested = as_int(as_mapping(quality).get("recommended_r"))
-    if suggested and suggested != best.r:
-        line += f"; without probes, the pairs alone would suggest r = {suggested}"
-    return sentence(line)
-
-
-def _default_step(level: str, outcome: str, best: Result | None) -> str:
-    if level in ("good", "usable") and best is not None and (best.r == 0 or outcome in ("unclear", "worse")):
-        return "make pairs that differ in the environment that the probe leans on, and run the report again"
-    return DEFAULT_STEPS[level]
 
 
 def _numbers(
@@ -279,10 +239,9 @@ def _without_probe(pair_sets: Sequence[PairSetInput], has_results: bool) -> Verd
     rated = [(p, quality_level(p.quality)) for p in pair_sets]
     known = [(p, level) for p, level in rated if level is not None]
     if not pair_sets:
-        return _plain_verdict(
-            "needs_pairs", "There are no pairs yet", "make some with 'cfpairs build --method edit'"
-        )
-    step = "fit the probes with 'cfpairs probe --method erm --method ncm', and run the report again"
+        return _plain_verdict("needs_pairs", "There are no pairs yet", first_pairs())
+    reason = "only probes without pairs have been fitted" if has_results else "none has been fitted yet"
+    step = fit_probes(reason)
     unfitted = "Only probes without pairs have been fitted" if has_results else "No probe has been fitted yet"
     if not known:
         return _plain_verdict("needs_pairs", f"{unfitted}, and the pairs were not measured", step)
@@ -301,10 +260,10 @@ def _without_probe(pair_sets: Sequence[PairSetInput], has_results: bool) -> Verd
 def _plain_verdict(
     level: str,
     headline: str,
-    step: str,
+    step: Step,
     *,
     reason: str = "",
     pair_set: str | None = None,
     recommended_r: int | None = None,
 ) -> Verdict:
-    return Verdict(level, headline, "", reason, (sentence(step),), (), pair_set, recommended_r)
+    return Verdict(level, headline, "", reason, (step,), (), pair_set, recommended_r)

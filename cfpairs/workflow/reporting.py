@@ -42,7 +42,7 @@ LIBRARIES = ("cfpairs", "numpy", "scipy", "scikit-learn", "pyarrow", "torch", "o
 def _fingerprint(context: Context, run_id: str) -> str:
     said = _said(context)
     more = [said] if said else []
-    return fingerprint("report", 2, run_id, context.config.report.model_dump(mode="json"), *more)
+    return fingerprint("report", 3, run_id, context.config.report.model_dump(mode="json"), *more)
 
 
 def _said(context: Context) -> dict[str, str]:

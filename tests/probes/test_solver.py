@@ -5,6 +5,7 @@ import pytest
 import scipy.optimize
 from scipy.special import log_softmax
 
+from cfpairs.probes import solver, terms
 from cfpairs.probes.erm import ERMClassifier
 from cfpairs.probes.ncm import NCMClassifier
 from cfpairs.probes.solver import Penalty, fit_logistic, principal_axes
@@ -53,6 +54,34 @@ def test_a_strong_penalty_costs_no_more_steps_than_none(data):
     assert (fits.gradient_norm <= 1e-6).all()
     assert fits.iterations[1:].max() <= 1.5 * fits.iterations[0]
     assert np.abs(B @ fits.coef[3].T).max() < 1e-5 < np.abs(B @ fits.coef[1].T).max()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_fits_that_take_long_go_on_with_the_curvature_where_they_stand(classes, monkeypatch):
+    """Weak ridge on rows that are separable: the curvature at zero says little about the end."""
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(100, 24)) * np.geomspace(3, 0.1, 24) + 0.5
+    y = np.digitize(X[:, 0] + 0.5 * X[:, 4], [0.5, 1.5][: classes - 1])
+    X = X @ principal_axes(X)
+    Q = np.linalg.qr(rng.normal(size=(24, 4)))[0]
+    C, ranks = np.array([1e-2, 1e2, 1e3, 1e3]), np.array([0, 0, 2, 4])
+    monkeypatch.setattr(terms, "CHUNK", 64)
+    for extra in (
+        {"Q": Q, "ranks": ranks},
+        {"penalty": Penalty(Q.T, np.full(4, 3.0), ranks)},
+        {"sample_weight": rng.uniform(0.1, 2.0, 100)},
+    ):
+        found = fit_logistic(X, y, classes, C, tol=1e-9, max_iter=9000, **extra)
+        monkeypatch.setattr(solver, "PATIENCE", 10**6)
+        plain = fit_logistic(X, y, classes, C, tol=1e-9, max_iter=9000, **extra)
+        monkeypatch.undo()
+        assert (found.gradient_norm <= 1e-9).all()
+        assert found.iterations[0] == plain.iterations[0] <= solver.PATIENCE
+        assert (found.iterations[1:] < plain.iterations[1:]).all()
+        assert classes > 2 or found.iterations.max() < solver.PATIENCE + 25
+        np.testing.assert_allclose(found.logits(X), plain.logits(X), atol=2e-3)
+        if "Q" in extra:
+            assert np.abs(found.coef[3] @ Q).max() < 1e-10 < 1e-2 < np.abs(found.coef[1] @ Q).max()
 
 
 def test_a_batch_that_is_split_gives_the_same(data):

@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from cfpairs.config import ProbeConfig
 from cfpairs.errors import DataError
 from cfpairs.metrics import evaluate
+from cfpairs.probes import study as study_module
 from cfpairs.probes.candidates import PairJudge, Predictor
 from cfpairs.probes.crossfit import Coding, ItemRows, PairRows, fold_data, fold_directions
 from cfpairs.probes.erm import ERM
@@ -123,6 +125,34 @@ def test_the_same_seed_gives_the_same_study(study, data):
     drop = {"seconds"}
     for a, b in zip(study.results, again.results, strict=True):
         assert {k: v for k, v in a.items() if k not in drop} == {k: v for k, v in b.items() if k not in drop}
+
+
+def test_processes_give_the_study_that_one_gives(data, monkeypatch):
+    train, test, good, noise = data
+    config = CONFIG.model_copy(
+        update={"methods": ("ncm", "matchdg", "dfr-val", "erm"), "seeds": (0,), "r": (1, 5), "C": (1.0, 10.0)}
+    )
+    alone = run_study(train, test, [good, noise], config, workers=1)
+    monkeypatch.setattr(study_module, "PROCESSES_FROM", 0)
+    ticks = []
+
+    class Ticks:
+        def task(self, description, total):
+            return nullcontext(ticks.append)
+
+    several = run_study(train, test, [good, noise], config, Ticks(), workers=2)
+    assert len(ticks) == 4  # a family each
+    assert alone.notes == several.notes == ["dfr-val was left out: there is no validation split"]
+    for name in ("results", "grid", "curves"):
+        for a, b in zip(getattr(alone, name), getattr(several, name), strict=True):
+            assert {**a, "seconds": 0} == {**b, "seconds": 0}
+    assert len(alone.predictions) == len(several.predictions)
+    assert all(a.equals(b) for a, b in zip(alone.predictions, several.predictions, strict=True))
+    assert alone.coefficients.keys() == several.coefficients.keys()
+    for key, values in alone.coefficients.items():
+        np.testing.assert_array_equal(values, several.coefficients[key])
+    with pytest.raises(DataError, match="r is over the rank of pair set 'good': got r = 31"):
+        run_study(train, test, [good], config.model_copy(update={"r": 31}), workers=2)
 
 
 def test_a_held_out_subject_is_in_no_training_row(data):

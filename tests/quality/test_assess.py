@@ -23,7 +23,7 @@ def assess(pairs: dict[str, Any], **more: Any) -> PairQuality:
 
 
 def advice(quality: PairQuality) -> str:
-    return " ".join(quality.advice)
+    return " ".join(row.text for row in (*quality.advice, *quality.remarks))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_clean_edits_are_good(edits: PairQuality) -> None:
     assert row.label_removed_deconfounded is not None and row.label_removed_deconfounded < 0.1
     assert edits.misalignment is not None and edits.misalignment < 0.2
     assert edits.split_half is not None and edits.split_half.cosine > 0.95
-    assert edits.advice[0].startswith("Removing r = 1 takes away ")
+    assert edits.remarks[0].text.startswith("Removing r = 1 takes away ") and edits.advice == ()
     assert "the rest was the shortcut" in advice(edits)
     assert edits.flags == ()
 
@@ -64,7 +64,7 @@ def test_pairs_across_labels_change_the_label() -> None:
     quality = assess(world(1500).between(150, np.random.default_rng(0), same_label=False))
     assert quality.verdict.level == "changes_label"
     assert quality.recommended_r == 0
-    assert not any(line.startswith("Remov") for line in quality.advice)
+    assert quality.remarks == () and quality.advice[0].kind == "remake"
 
 
 def test_an_environment_that_lies_along_the_label_costs_the_label() -> None:
@@ -251,6 +251,7 @@ def test_the_result_is_plain_and_shows_itself(edits: PairQuality) -> None:
         "cells",
         "verdict",
         "advice",
+        "remarks",
     }
     html = dataclasses.replace(
         edits, verdict=dataclasses.replace(edits.verdict, text="<b>x</b>")
@@ -399,4 +400,4 @@ def test_a_label_without_pairs_is_named() -> None:
     kept = pairs["pair_labels"] == 0
     half = {name: pairs[name][kept] for name in ("D", "a", "pair_labels")}
     quality = assess(pairs, **half, pair_envs=tuple(env[kept] for env in pairs["pair_envs"]))
-    assert "Label 1 has no pair" in advice(quality)
+    assert "Make pairs for label 1 between" in advice(quality)

@@ -75,7 +75,7 @@ def test_with_too_few_pairs_to_see_noise_control_pairs_tell_it() -> None:
     found = assess_pairs(rows, control=control)
     assert found.rank == 6
     assert found.sigma == pytest.approx(1.0, rel=0.05)
-    assert not any("uncertain" in line for line in found.advice)
+    assert not any("uncertain" in row.text for row in found.advice)
 
 
 def test_a_shared_artefact_looks_perfect_and_control_pairs_and_the_forecast_say_so() -> None:

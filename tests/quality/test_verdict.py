@@ -78,14 +78,16 @@ WORSE: list[tuple[str, str, Evidence]] = [
     ("usable", "cannot be told apart", replace(GOOD, tradeoff=row(label_removed_deconfounded=None))),
     ("usable", "15 % of the label", replace(GOOD, tradeoff=row(label_removed_deconfounded=0.15))),
 ]
+IMPERATIVES = {"Make", "Drop", "Look", "Mend", "Edit", "Check"}
 
 
 def test_nothing_wrong_is_good() -> None:
-    verdict, advice = judge(GOOD)
+    verdict, advice, remarks = judge(GOOD)
     assert verdict.level == "good"
     assert verdict.recommended_r == 2
     assert "96 %" in verdict.text and "2 %" in verdict.text
-    assert advice[0] == (
+    assert advice == () and [row.about for row in remarks] == ["removal", "removal", "noise"]
+    assert remarks[0].text == (
         "Removing r = 2 takes away 98 % of the environment's shift and 5 % of the label signal; "
         "the environments stay 0.8 times as far apart as the labels."
     )
@@ -93,25 +95,47 @@ def test_nothing_wrong_is_good() -> None:
 
 @pytest.mark.parametrize(("level", "said", "seen"), WORSE, ids=[said for _, said, _ in WORSE])
 def test_each_fault_has_its_level_and_says_why(level: str, said: str, seen: Evidence) -> None:
-    verdict, advice = judge(seen)
+    verdict, advice, remarks = judge(seen)
     assert verdict.level == level
     assert said in verdict.text
     assert verdict.recommended_r == (0 if level == "changes_label" or seen.rank == 0 else 2)
-    assert all(line.endswith(".") and not line[0].islower() for line in advice)
+    assert all(row.text.endswith(".") and not row.text[0].islower() for row in (*advice, *remarks))
+    assert level in ("usable", "good") or advice
+    assert {row.text.partition(" ")[0] for row in advice} <= IMPERATIVES
+    assert not any(row.text.startswith(tuple(IMPERATIVES)) for row in remarks)
 
 
 def test_weak_evidence_of_a_changed_label_is_no_verdict() -> None:
     assert judge(replace(GOOD, labels=LabelCheck(None, LabelKept(0.9, 0.6))))[0].level == "good"
     some = judge(replace(GOOD, labels=LabelCheck(None, LabelKept(0.45, 0.1))))
     assert some[0].level == "good"
-    assert any("may change the label" in line for line in some[1])
+    assert (
+        some[1][0].text.startswith("Drop pairs that change the label: on average")
+        and "45 %" in some[1][0].text
+    )
 
 
 def test_what_only_one_cell_shows_is_said() -> None:
     cells = (CellRow(1, 0, 1, 20, 30, 0.3), CellRow(0, 0, 1, 0, 12, None))
-    said = " ".join(judge(replace(GOOD, cells=cells))[1])
-    assert "only to 30 %" in said
-    assert "Label 0 has no pair between environments 0 and 1" in said
+    advice = judge(replace(GOOD, cells=cells))[1]
+    assert [(row.kind, row.label, row.env_a, row.env_b) for row in advice] == [
+        ("cover", 0, 0, 1), ("cover", 1, 0, 1),
+    ]  # fmt: skip
+    assert "for label 0 between environments 0 and 1: there is none" in advice[0].text
+    assert "the 20 pairs there show a shift that the others show only to 30 %" in advice[1].text
+
+
+def test_what_matters_most_is_advised_first() -> None:
+    few = tuple(FlagRow(str(i), "outlier", 6.0, "far") for i in range(3))
+    forecast = (ForecastRow(400, 0.4, 0.3, 0.5), ForecastRow(800, 0.25, 0.2, 0.3))
+    far = judge(replace(FAR, flags=few, forecast=forecast))[1]
+    assert [(row.kind, row.n_pairs) for row in far] == [("add", 800), ("review", None)]
+    assert "800 pairs like these instead of 200" in far[0].text and "3 flagged pairs" in far[1].text
+    many = tuple(FlagRow(str(i // 2), ("outlier", "duplicate")[i % 2], 6.0, "far") for i in range(60))
+    broken = judge(replace(FAR, flags=many, forecast=forecast))[1]
+    assert [row.kind for row in broken] == ["review", "add"]
+    assert "30 flagged pairs" in broken[0].text and "duplicate (30) and outlier (30)" in broken[0].text
+    assert judge(replace(GOOD, rank=0))[1][1].n_pairs is None
 
 
 def test_shares_are_never_rounded_to_all_or_nothing() -> None:

@@ -60,6 +60,11 @@ def picture(path: Path, digit: int, env: int, rng: np.random.Generator) -> None:
     image.save(path)
 
 
+def advised(kind: str, text: str, **more: int) -> dict[str, Any]:
+    """One row of advice."""
+    return {"kind": kind, "text": text, "n_pairs": None, "label": None, "env_a": None, "env_b": None} | more
+
+
 def quality(name: str, rng: np.random.Generator) -> dict[str, Any]:
     """A PairQuality dict with a spectrum of 240 values."""
     spikes = {"edit": 9, "nearest": 6, "random": 0}[name]
@@ -133,13 +138,22 @@ def quality(name: str, rng: np.random.Generator) -> dict[str, Any]:
         else None,
         "verdict": {"level": level, "text": text},
         "advice": {
-            "edit": [
-                "fit the final probe with r = 4",
-                "look at the two flagged pairs; one is a copy of another",
+            "edit": [advised("review", "look at the 2 flagged pairs; one is a copy of another")],
+            "nearest": [
+                advised("add", "make 960 pairs: the misalignment would fall below .3", n_pairs=960),
+                advised(
+                    "cover",
+                    "Make pairs for label 1 between environments 0 and 1: there is none.",
+                    label=1,
+                    env_a=0,
+                    env_b=1,
+                ),
             ],
-            "nearest": ["make about 960 pairs: the misalignment would fall below .3"],
-            "random": ["do not use random pairs as counterfactuals; edit the images instead"],
+            "random": [advised("remake", "edit the images instead of joining any two of them")],
         }[name],
+        "remarks": [{"about": "missing", "text": "Whether the pairs keep their label was not checked."}]
+        if name == "nearest"
+        else [{"about": "noise", "text": "The noise is uneven."}],
     }
 
 

@@ -22,7 +22,7 @@ from cfpairs.report.captions import (
     tradeoff_caption,
 )
 from cfpairs.report.groups import TINY
-from cfpairs.report.model import PairSetInput, PairSetView, ReportData
+from cfpairs.report.model import CellView, PairSetInput, PairSetView, ReportData
 from cfpairs.report.probe_captions import curve_caption, map_caption
 from cfpairs.report.values import jsonable
 from cfpairs.tables import RESULTS
@@ -195,6 +195,22 @@ def test_the_scree_caption_counts_components_above_the_edge() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rank", "said"),
+    [
+        (2, "r = 4 goes beyond the 2 that are certain, into components that may hold more"),
+        (4, "sure of 4 (95 % interval 4 to 5, shaded). r = 4 removes exactly these."),
+        (5, "The count of what can be told is 5 (95 % interval 5 to 6, shaded). r = 4 removes only"),
+    ],
+)
+def test_the_scree_caption_says_how_much_is_certain(rank: int, said: str) -> None:
+    values = [9.0, 8.0, 7.0, 6.0, 5.0, 1.0, 1.0]
+    known = {"singular_values": values, "noise_edge": 2.0, "rank": rank, "rank_interval": [rank, rank + 1]}
+    assert said in scree_caption(view(**known))
+    beyond = replace(view(**known), r=6)
+    assert ("goes beyond" in scree_caption(beyond)) == (rank < 5)
+
+
+@pytest.mark.parametrize(
     ("env", "label", "fair", "said"),
     [
         (0.95, 0.30, 0.03, "most of what looked like label was the shortcut"),
@@ -221,6 +237,8 @@ def test_the_forecast_caption_looks_only_ahead() -> None:
     assert forecast_caption(view(forecast=rows, **now)).startswith("With 400 pairs")
     assert "would help" in forecast_caption(view(forecast=rows, **now))
     assert "change little" in forecast_caption(view(forecast=rows, n_pairs=200, misalignment=0.32))
+    few = forecast_caption(view(forecast=rows, n_sources=20, **now))
+    assert "would help" not in few and "from new sources: these 200 rest on only 20." in few
     assert forecast_caption(view(forecast=rows[:1], **now)) == forecast_caption(view()) == ""
 
 
@@ -229,8 +247,25 @@ def test_cells_have_names_and_the_thinnest_is_named(data: ReportData) -> None:
     assert [(c.label_name, c.env_a_name, c.env_b_name, c.n_pairs) for c in edit.cells][2] == (
         "digit 5 to 9", "grass", "gravel", 56,
     )  # fmt: skip
-    assert cells_caption(edit) == "Fewest for digit 5 to 9, grass to gravel: 56."
+    assert cells_caption(edit) == (
+        "Fewest for digit 5 to 9, grass to gravel: 56. The others show 90.0 % of that change too, so they "
+        "can stand in."
+    )
     assert nearest.cells == () and cells_caption(nearest) == ""
+
+
+@pytest.mark.parametrize(
+    ("n", "covered", "said"),
+    [
+        (3, 0.2, "The others show only 20.0 % of that change: make more of these."),
+        (3, None, "Fewest for cat, snow to sand: 3."),
+        (0, None, "A shortcut of this label between these two would not be seen."),
+        (9, 0.9, "Both changes have 9 pairs each: none is neglected."),
+    ],
+)
+def test_the_coverage_caption_concludes(n: int, covered: float | None, said: str) -> None:
+    cells = (CellView("cat", "snow", "sand", n, 40, covered), CellView("cat", "sand", "snow", 9, 40, 0.9))
+    assert cells_caption(replace(view(), cells=cells)).endswith(said)
 
 
 def test_removing_nothing_is_said_in_words() -> None:

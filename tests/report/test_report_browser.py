@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import BROWSER, NO_AXE, NO_BROWSER, grave_faults, launched
 
 from cfpairs.report.assess import assess
 from cfpairs.report.compare import compare_runs, render_comparison
@@ -18,11 +18,7 @@ from cfpairs.report.model import ReportData
 from tests.report.test_report_compare import run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSER = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian: apt install chromium)"),
-]
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)]
 SLOW = 60_000
 WIDTHS = (400, 1100, 1600)
 
@@ -66,12 +62,8 @@ CHECK = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
+    with launched(sync_api) as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +120,17 @@ def test_it_reads_at_every_width_in_light_and_dark(
         tab.page.evaluate("document.querySelector('h1').style.cssText = 'width:3000px;color:#888'")
         control = tab.page.evaluate(CHECK)  # the check can see what it looks for
         assert control["scroll"] > WIDTHS[-1] and control["past"] and (scheme == "dark" or control["dim"])
+
+
+def test_axe_finds_no_grave_fault(browser: Any, file: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason=NO_AXE)
+    with Opened(browser, file, width=400, bypass_csp=True) as tab:
+        open_folds(tab.page)
+        # CHECK looks at the contrast in light and dark, and sees through the shades behind the tables.
+        assert grave_faults(tab.page, axe, color_contrast=False) == []
+        tab.page.evaluate("document.querySelector('img').removeAttribute('alt')")
+        faults = grave_faults(tab.page, axe, color_contrast=False)
+        assert [kind for _, kind, _ in faults] == ["image-alt"]  # axe sees what is wrong
 
 
 def test_the_table_sorts_by_keyboard_and_says_so(browser: Any, file: Path) -> None:

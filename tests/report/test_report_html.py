@@ -27,6 +27,7 @@ from cfpairs.report.assess import PairSetInput, assess
 from cfpairs.report.figures import curve_figure
 from cfpairs.report.html import render_html
 from cfpairs.report.model import ReportData
+from tests.report.sample import advised
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
 
@@ -213,7 +214,8 @@ EVIL = "<script>alert(1)</script>"
 def test_everything_from_the_data_is_escaped(given: dict[str, Any]) -> None:
     quality = {
         "singular_values": [3.0, 2.0, 1.0], "noise_edge": 1.5, "recommended_r": 1,
-        "verdict": {"level": "good", "text": EVIL}, "advice": [EVIL], "rank": 1,
+        "verdict": {"level": "good", "text": EVIL}, "advice": [advised("review", EVIL)], "rank": 1,
+        "remarks": [{"about": "missing", "text": EVIL}], "more_pairs": {"cannot_help": [EVIL]},
         "flags": [{"pair_id": "p1", "flag": EVIL, "score": 1.0, "reason": EVIL}],
         "tradeoff": [{"r": r, "environment_removed": r / 2, "label_removed": 0.0} for r in (0, 1, 2)],
         "forecast": [{"n_pairs": 9, "misalignment": 0.1}],

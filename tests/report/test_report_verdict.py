@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from cfpairs.report.actions import Adviser
 from cfpairs.report.assess import assess
-from cfpairs.report.model import LEVELS, PairSetInput, Result
+from cfpairs.report.groups import Names
+from cfpairs.report.model import LEVELS, PairSetInput, Result, Step
 from cfpairs.report.verdict import choose, gain, matching_erm, overall
+from tests.report.sample import advised
 
 
 def result(**changes: Any) -> Result:
@@ -153,23 +156,92 @@ def test_without_ncm_the_best_pairs_are_named_and_the_next_command_is_given() ->
     sets = [pair_set("random", "fix_pairs"), pair_set("edit", "usable", recommended_r=6)]
     verdict = overall(sets, None, ERM, True)
     assert (verdict.level, verdict.pair_set, verdict.recommended_r) == ("usable", "edit", 6)
-    assert "cfpairs probe" in verdict.text and not verdict.numbers
+    assert verdict.next_steps[0].command == "cfpairs probe --method erm --method ncm" and not verdict.numbers
 
 
 def test_without_anything_the_verdict_asks_for_pairs() -> None:
     verdict = overall([], None, None, False)
-    assert verdict.level == "needs_pairs" and "cfpairs build" in verdict.text
+    assert verdict.level == "needs_pairs" and verdict.next_steps[0].command == "cfpairs build --method edit"
     assert verdict.recommended_r is None
     unmeasured = overall([pair_set(level=None)], None, None, False)
     assert unmeasured.level == "needs_pairs" and "not measured" in unmeasured.text
 
 
 def test_the_action_comes_first_then_the_advice_of_the_quality_once() -> None:
-    advice = ["merge copies", "merge copies", "", None]
+    advice = [
+        advised("review", "drop copies"),
+        advised("review", "drop copies"),
+        advised("mend", ""),
+        None,
+        "x",
+    ]
     good = overall([pair_set(advice=advice)], result(), ERM, True)
-    assert good.next_steps[0].startswith("Fit the final probe") and good.next_steps[1:] == ("Merge copies.",)
+    use, drop = good.next_steps
+    said = "Use the probe with r = 4, learned from the 240 edit pairs, and watch its worst group, "
+    said += "not its average"
+    assert use == Step(f"{said}.")
+    known = overall([pair_set()], result(), ERM, True, Adviser(weights="probes/1/w")).next_steps[0]
+    assert known == Step(f"{said}: its weights are edit/ncm/pairs in probes/1/w.")
+    assert drop == Step("Drop copies.", "cfpairs review --pair-set edit")
     broken = overall([pair_set("edit", "fix_pairs", advice=advice)], result(), ERM, True)
-    assert broken.next_steps == ("Merge copies.",)
+    assert broken.next_steps == (drop,)
+    assert broken.text.endswith("They are fix_pairs. Drop copies.") and not broken.finding.endswith("copies.")
+
+
+def test_a_result_that_does_not_help_asks_for_other_pairs_with_its_figure() -> None:
+    worse = replace(result(worst_group=0.02), gain=-0.07, gain_low=-0.1, gain_high=-0.04)
+    (step,) = overall([pair_set()], worse, ERM, True).next_steps
+    assert step.command is None and step.text.startswith("Make pairs that differ in what the probe leans on")
+    assert step.text.endswith("stays at 2.0 %, 7.0 points below the plain probe.")
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "method", "command"),
+    [
+        (advised("add", "more", n_pairs=960), "edit", "edit", "cfpairs build --method edit --pairs 960"),
+        (
+            advised("add", "more", n_pairs=960), "my set", "nearest",
+            "cfpairs build --method nearest --name 'my set' --pairs 960",
+        ),
+        (advised("add", "more"), "edit", "edit", None),
+        (advised("add", "more", n_pairs=960), "mine", "import", None),
+        (advised("review", "look"), "; rm x", "edit", "cfpairs review --pair-set '; rm x'"),
+        (advised("remake", "edit"), "random", "random", "cfpairs build --method edit"),
+        (advised("remake", "edit"), "edit", "edit", None),
+        (advised("control", "make"), "edit", "edit", None),
+    ],
+)  # fmt: skip
+def test_the_command_of_a_step_does_what_it_says(
+    row: dict[str, Any], name: str, method: str, command: str | None
+) -> None:
+    pairs = replace(pair_set(name, "needs_pairs", advice=[row]), method=method)
+    assert Adviser(has_images=True).pair_steps(pairs)[0].command == command
+    others = Adviser(has_images=True, methods=frozenset({"edit"})).pair_steps(pairs)[0].command
+    assert others == (None if row["kind"] == "remake" else command)
+    if row["kind"] == "remake":
+        assert Adviser().pair_steps(pairs)[0].command is None
+
+
+def test_a_cell_is_called_by_its_names() -> None:
+    names = Names({0: "cat", 1: "<b>"}, {0: "snow", 1: "sand"})
+    rows = [
+        advised(
+            "cover", "Make pairs for label 1 between environments 0 and 1: none.", label=1, env_a=0, env_b=1
+        ),
+        advised("cover", "Make pairs for label 0 from environment 1 to 0: few.", label=0, env_a=1, env_b=0),
+    ]
+    assert [step.text for step in Adviser(names).pair_steps(pair_set(advice=rows))] == [
+        "Make pairs for <b> between snow and sand: none.", "Make pairs for cat from sand to snow: few.",
+    ]  # fmt: skip
+
+
+def test_every_level_without_advice_still_has_a_step() -> None:
+    for level in LEVELS:
+        (step,) = overall([pair_set(level=level)], result(), ERM, True).next_steps
+        assert step.text.endswith(".") and step.text[0].isupper()
+    assert overall([pair_set(level="needs_pairs")], result(), ERM, True).next_steps[0].command == (
+        "cfpairs build --method edit --pairs 480"
+    )
 
 
 def test_a_tested_difference_decides_before_intervals_do() -> None:
