@@ -109,7 +109,8 @@ def read_table(path: Path, study: Study) -> pd.DataFrame:
     # A row that is too short has nothing in its last columns.
     found = found[used].fillna("").apply(lambda column: column.str.strip())
     whole = ~found.isin(["", study.missing]).any(axis=1)
-    return found[whole].reset_index(drop=True)
+    table: pd.DataFrame = found[whole].reset_index(drop=True)
+    return table
 
 
 def classes_of(table: pd.DataFrame, attribute: Attribute) -> list[str]:

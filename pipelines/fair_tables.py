@@ -178,8 +178,8 @@ def draw(rows: Sequence[Row], study: Study, title: str, kind: str) -> bytes:
             axes.annotate(f"{weight:g}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
         axes.plot(adversary[0, -1], target[0, -1], "s", color="#d9822b", ms=5, label="from all inputs")
         for name, line in (("target", axes.axhline), ("adversary", axes.axvline)):
-            said = {"label": "commonest class"} if name == "target" else {}
-            line(means_of(rows, None, f"common_{name}")[0], color="#777777", lw=0.9, ls="--", **said)
+            said = "commonest class" if name == "target" else None
+            line(means_of(rows, None, f"common_{name}")[0], color="#777777", lw=0.9, ls="--", label=said)
         axes.set(xlabel="adversary accuracy in test, %", ylabel="target accuracy in test, %", title=title)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)

@@ -146,6 +146,7 @@ def draw(rows: Sequence[Row], study: Study, kind: str) -> bytes:
     """Worst group in test over the epochs (figure 5), mean over seeds."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with mpl.rc_context({"svg.hashsalt": "nonlinear", "font.size": 9}):
         figure = Figure(figsize=(6.2, 4), layout="constrained")
@@ -164,7 +165,7 @@ def draw(rows: Sequence[Row], study: Study, kind: str) -> bytes:
             if study.seeds > 1:
                 axes.fill_between(at, values.min(0), values.max(0), color=COLOURS[method], alpha=0.12, lw=0)
         axes.set(xlabel="epoch", ylabel="worst group in test, %", ylim=(0, 100))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8, ncols=2)
         return as_image(figure, kind)
