@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 SPLITS = ("train", "val", "test")
-ORIGINS = ("source", "edit", "transfer", "prompt")
+ORIGINS = ("source", "edit", "transfer", "prompt", "control")
 STATUSES = ("ok", "rejected", "dropped")
 
 
@@ -151,7 +151,9 @@ MANIFEST = Schema(
     unique="item_id",
     allowed={"split": SPLITS, "origin": ORIGINS},
 )
-"""One row an item. ``pair_set`` names the pair set that made an edited item; null for source items."""
+"""One row an item. ``pair_set`` names the pair set that made an edited item; null for source items. Items of
+origin ``control`` are edits with nothing to change, by which the noise of their pair set is measured: never
+trained on."""
 
 PAIRS = Schema(
     "pair set",

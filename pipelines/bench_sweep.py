@@ -34,7 +34,7 @@ METHODS = (
     "causirl-mmd",
 )  # fmt: skip
 SETTINGS, SEEDS = 20, (0, 1, 2)
-ONE_BY_ONE = 2
+ONE_BY_ONE = 6
 BATCH_ROWS = 64
 
 

@@ -145,7 +145,8 @@ class PairSet:
     pairs : pyarrow.Table
         Schema ``PAIRS``.
     items : pyarrow.Table or None
-        New rows for the manifest (schema ``MANIFEST``, ``pair_set`` filled); None if none were made.
+        New rows for the manifest (schema ``MANIFEST``, ``pair_set`` filled); None if none were made. Those of
+        origin ``control`` form control pairs with their parents and stand in no row of `pairs`.
     card : str
         Markdown: what was done, settings, counts, known limits.
     notes : tuple of str
@@ -163,6 +164,11 @@ class PairSet:
     def counts(self) -> Mapping[str, int]:
         """Number of pairs by status."""
         return Counter(self.pairs["status"].to_pylist())
+
+    @property
+    def n_control(self) -> int:
+        """Number of control pairs: items and the same edited with nothing to change."""
+        return 0 if self.items is None else self.items["origin"].to_pylist().count("control")
 
 
 class PairBuilder(Protocol):

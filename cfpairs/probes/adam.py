@@ -9,6 +9,7 @@ of the thousands that the plain coordinates need.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from torch import Tensor
 from cfpairs.probes.method import FitData, Setting
 from cfpairs.probes.solver import LinearFits, fit_logistic
 
-__all__ = ["Batch", "Field", "Objective", "cross_entropy", "descend"]
+__all__ = ["Batch", "Field", "Objective", "cross_entropy", "descend", "residual"]
 
 Array = NDArray[np.floating[Any]]
 
@@ -59,9 +60,14 @@ def cross_entropy(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """
     if z.shape[2] == 1:
         loss = torch.nn.functional.softplus(z) - target * z
-        return loss[..., 0], torch.sigmoid(z) - target
+        return loss[..., 0], residual(z, target)
     log_p = torch.log_softmax(z, dim=2)
     return -(target * log_p).sum(dim=2), log_p.exp() - target
+
+
+def residual(z: Tensor, target: Tensor) -> Tensor:
+    """Slope of `cross_entropy` alone, where nobody asks for the loss."""
+    return (torch.sigmoid(z) if z.shape[2] == 1 else torch.softmax(z, dim=2)).sub_(target)
 
 
 def spin(z: Tensor, slope: Tensor) -> Tensor:
@@ -99,10 +105,23 @@ class Batch:
     def __len__(self) -> int:
         return len(self.y)
 
+    def logits(self, W: Tensor, b: Tensor) -> Tensor:
+        """Logits of every fit, shape (b, f, c), from weights (m, f, c) and intercepts (f, c)."""
+        return (self.X @ W.flatten(1)).view(len(self), *b.shape) + b + self.offset
+
+    def pull(self, slope: Tensor) -> Tensor:
+        """Slope in the weights, shape (m, f, c), of a slope in the logits, (b, f, c)."""
+        return (self.X.T @ slope.flatten(1)).view(-1, *slope.shape[1:])
+
     def means(self, codes: Tensor) -> Tensor:
         """Matrix (codes that occur, b) that takes the weighted mean over the rows of every code."""
         _, place = torch.unique(codes, return_inverse=True)
         return group_means(place, self.weight, int(place.max()) + 1)
+
+    @functools.cached_property
+    def env_means(self) -> Tensor:
+        """`means` of the environments."""
+        return self.means(self.env)
 
     def take(self, rows: Tensor) -> Batch:
         """Some of the rows; weights are scaled to a sum of 1."""
@@ -288,9 +307,8 @@ def descend(
     adam = Adam(moved, lr, steps)
     W, b, norm = field.W0, field.b0, torch.zeros_like(field.ridge)
     for batch in field.batches(steps, rng):
-        z = (batch.X @ W.flatten(1)).view(len(batch), *b.shape) + b + batch.offset
-        slope = objective.slope(z, batch)
-        g = (batch.X.T @ slope.flatten(1)).view_as(W) + ridge * W
+        slope = objective.slope(batch.logits(W, b), batch)
+        g = batch.pull(slope) + ridge * W
         gb = slope.sum(dim=0)
         norm = (g.square().sum(dim=(0, 2)) + gb.square().sum(dim=1)).sqrt()
         adam.step([scale * g, field.intercept_scale * gb])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cfpairs.errors import DataError
-from cfpairs.probes.adam import Adam, Batch, Field, by_stream, cross_entropy
+from cfpairs.probes.adam import Adam, Batch, Field, by_stream, residual
 from cfpairs.probes.convex import check_number
 from cfpairs.probes.distances import causal_cuts, coral, mmd, pair_weights
 from cfpairs.probes.gradient import GradientMethod, GradientProbe
@@ -266,17 +266,15 @@ class _TwoLayers:
         """One step on the loss of `batch`, and for every pull on the features of some fits on some rows."""
         V, length = self._classifier()
         W = (self.scale * (self.U @ V)).permute(1, 0, 2)
-        z = (batch.X @ W.flatten(1)).view(len(batch), *self.b.shape) + self.b + batch.offset
-        _, residual = cross_entropy(z, batch.target)
-        residual *= batch.weight[:, None, None]
-        g = (batch.X.T @ residual.flatten(1)).view_as(W) + self.field.ridge[None, :, None] * W
+        off = residual(batch.logits(W, self.b), batch.target).mul_(batch.weight[:, None, None])
+        g = batch.pull(off) + self.field.ridge[None, :, None] * W
         along = self.scale * g.permute(1, 0, 2)
         gU = along @ V.transpose(1, 2)
         for fits, rows, slope in pulls:
             gU.index_add_(0, fits, self.scale[fits] * (rows.T @ slope))
         gV = self.U.transpose(1, 2) @ along
         gA = (gV - V * (V * gV).sum(dim=1, keepdim=True)) / length
-        gb = residual.sum(dim=0)
+        gb = off.sum(dim=0)
         self.norm = (
             gU.square().sum(dim=(1, 2)) + gA.square().sum(dim=(1, 2)) + gb.square().sum(dim=1)
         ).sqrt()

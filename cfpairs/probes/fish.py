@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cfpairs.errors import DataError
-from cfpairs.probes.adam import Batch, Field, cross_entropy
+from cfpairs.probes.adam import Batch, Field, residual
 from cfpairs.probes.convex import check_number
 from cfpairs.probes.gradient import GradientMethod, GradientProbe
 from cfpairs.probes.method import FitData, Need, Setting, Value
@@ -124,8 +124,5 @@ class Fish(GradientMethod):
 
 
 def _gradient(field: Field, batch: Batch, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    z = (batch.X @ W.flatten(1)).view(len(batch), *b.shape) + b + batch.offset
-    _, residual = cross_entropy(z, batch.target)
-    residual *= batch.weight[:, None, None]
-    g = (batch.X.T @ residual.flatten(1)).view_as(W) + field.ridge[None, :, None] * W
-    return g, residual.sum(dim=0)
+    slope = residual(batch.logits(W, b), batch.target).mul_(batch.weight[:, None, None])
+    return batch.pull(slope) + field.ridge[None, :, None] * W, slope.sum(dim=0)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from cfpairs.errors import DataError
 from cfpairs.probes.adam import FULL_ROWS, Field, Objective, descend
@@ -73,7 +74,8 @@ class GradientMethod(ProbeMethod):
             streams = {
                 seed: np.random.default_rng([seed, zlib.crc32(self.name.encode())]) for _, seed in distinct
             }
-            with torch.no_grad():
+            # NumPy's threads go on spinning for some hundredths of a second after a product, in torch's way.
+            with torch.no_grad(), threadpool_limits(limits=1, user_api="blas"):
                 parts.append(
                     self.fit_batch(data, [s for s, _ in distinct], [streams[seed] for _, seed in distinct])
                 )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cfpairs.errors import DataError
-from cfpairs.probes.adam import Batch, Field, cross_entropy, descend, spin
+from cfpairs.probes.adam import Batch, Field, descend, residual, spin
 from cfpairs.probes.convex import check_number
 from cfpairs.probes.gradient import GradientMethod, GradientProbe
 from cfpairs.probes.method import FitData, Need, Setting, Value
@@ -175,16 +175,16 @@ class Invariance(Penalised):
 
     def slope(self, z: Tensor, batch: Batch) -> Tensor:
         """Slope of the objective in the logits."""
-        _, residual = cross_entropy(z, batch.target)
-        along = (residual * z).sum(dim=2)
+        off = residual(z, batch.target)
+        along = (off * z).sum(dim=2)
         if self.halves:
             one, other = self._split(batch)
             pull = (one.T @ (other @ along) + other.T @ (one @ along)) / len(one)
         else:
-            means = batch.means(batch.env)
+            means = batch.env_means
             pull = 2.0 / len(means) * (means.T @ (means @ along))
-        loss = (batch.weight[:, None] * self.share)[:, :, None] * residual
-        return loss + (self.share * self.strength * pull)[:, :, None] * spin(z, residual)
+        loss = (batch.weight[:, None] * self.share)[:, :, None] * off
+        return loss + (self.share * self.strength * pull)[:, :, None] * spin(z, off)
 
     def _split(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Means over two random halves of every environment; of nothing, 0, where it has one row."""
@@ -193,7 +193,7 @@ class Invariance(Penalised):
         ranked = order[torch.argsort(batch.env[order], stable=True)]
         turn = torch.empty_like(order)
         turn[ranked] = torch.arange(len(batch), device=device)
-        means = batch.means(batch.env)
+        means = batch.env_means
         parts = [means * (turn % 2 == half) for half in (0, 1)]
         one, other = (part / part.sum(dim=1, keepdim=True).clamp(min=1e-30) for part in parts)
         return one, other

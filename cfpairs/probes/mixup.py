@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
 
-from cfpairs.probes.adam import Batch, Field, by_stream, cross_entropy
+from cfpairs.probes.adam import Batch, Field, by_stream, residual
 from cfpairs.probes.convex import check_number
 from cfpairs.probes.gradient import DescendingMethod, GradientProbe
 from cfpairs.probes.method import FitData, Need, Setting, Value
@@ -205,10 +205,11 @@ class Mixed:
         rows = torch.as_tensor(self._partners(batch)[:, self.place], device=z.device)
         other = rows[:, :, None].expand_as(z)
         target = batch.target.expand_as(z)
-        mixed = own * z + (1 - own) * z.gather(0, other)
-        _, residual = cross_entropy(mixed, own * target + (1 - own) * target.gather(0, other))
-        residual *= batch.weight[:, None, None]
-        return (own * residual).scatter_add(0, other, (1 - own) * residual)
+        mixed = z.gather(0, other).lerp_(z, own)
+        off = residual(mixed, target.gather(0, other).lerp_(target, own))
+        off *= batch.weight[:, None, None]
+        kept = own * off
+        return kept.scatter_add(0, other, off.sub_(kept))
 
     def _partners(self, batch: Batch) -> NDArray[np.int64]:
         """Partner of every row, one column a kind of fit."""

@@ -150,7 +150,10 @@ def _side_by_side(
     pool = joblib.Parallel(
         n_jobs=cores, return_as="generator_unordered", pre_dispatch=cores, batch_size=1, mmap_mode="c"
     )
-    jobs = (joblib.delayed(_numbered)(number, material, names) for number, names in enumerate(families))
+    jobs = (
+        joblib.delayed(_numbered)(number, material, names, os.getpid())
+        for number, names in enumerate(families)
+    )
     with progress.task("probes", len(families)) as advance:
         for number, part in pool(jobs):
             parts[number] = part
@@ -158,5 +161,10 @@ def _side_by_side(
     return [parts[number] for number in range(len(families))]
 
 
-def _numbered(number: int, material: Material, names: Sequence[str]) -> tuple[int, Study]:
-    return number, run_share(material, names, 1, lambda _: None)
+def _numbered(number: int, material: Material, names: Sequence[str], parent: int) -> tuple[int, Study]:
+    def advance(_: int) -> None:
+        # Nobody waits for the rest when the process that asked was killed.
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return number, run_share(material, names, 1, advance)

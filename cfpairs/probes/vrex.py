@@ -91,7 +91,7 @@ class RiskVariance(Penalised):
     def slope(self, z: Tensor, batch: Batch) -> Tensor:
         """Slope of the objective in the logits."""
         loss, residual = cross_entropy(z, batch.target)
-        means = batch.means(batch.env)
+        means = batch.env_means
         risk = means @ loss
         spread = 2.0 / len(risk) * (means.T @ (risk - risk.mean(dim=0)))
         return (self.share * (batch.weight[:, None] + self.strength * spread))[:, :, None] * residual

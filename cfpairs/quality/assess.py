@@ -125,6 +125,12 @@ def assess_pairs(
 
     Notes
     -----
+    Of sums over pairs (`PairMoments`) there is no single pair to look at: `flags`, `dropping`, `cells` and
+    `systematics` but for control pairs are empty, deconfounded label shares, which need the pairs' sides,
+    and bi-cross-validation are None, and copies count as pairs. More than 8,192 pairs are read in blocks:
+    then `dropping` and bi-cross-validation are left out, which would read them once more, and partners, cells
+    and origins are reckoned from 4,096 pairs.
+
     Neither the order of the pairs, the order of their sides nor a common scale changes the result. It is
     computed on one thread, so that it does not depend on the number of cores either.
 
@@ -205,7 +211,7 @@ def _assess(
     weights = None if probe is None else probe_rows(probe, directions[:, :advised])
     doubts = _doubts(look, r, max(r, advised), seed)
     if weights is not None and inputs.X is not None and inputs.y is not None and inputs.labels is not None:
-        doubts += flags.label_changing(inputs.D, inputs.labels, weights, inputs.X, inputs.y)
+        doubts += flags.label_changing(inputs.D, inputs.labels, weights, inputs.X, inputs.y, inputs.a)
     agreement = halves.at(max(1, r))
     cells = cell_rows(inputs, max(1, measured.rank), look.index)
     systematics = _systematics(sample, directions, r, seed)
@@ -259,6 +265,7 @@ def _assess(
     return PairQuality(
         n_pairs=look.n_pairs,
         n_sources=look.n_sources,
+        n_control=0 if inputs.control is None else len(inputs.control),
         dim=d,
         metric=measured.metric,
         metrics=measured.metrics,

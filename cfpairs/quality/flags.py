@@ -231,11 +231,18 @@ def bend(robust: Floats, directions: Floats, r: int) -> float:
 
 
 def label_changing(
-    D: Floats, labels: NDArray[np.integer], probe: Floats, X: Floats, y: NDArray[np.integer]
+    D: Floats,
+    labels: NDArray[np.integer],
+    probe: Floats,
+    X: Floats,
+    y: NDArray[np.integer],
+    a: Floats | None = None,
 ) -> list[Doubt]:
     """Pairs over which a probe's logit moves by more than half of the distance between the labels.
 
     And by more than three robust deviations beyond the other pairs: a probe on few items reads noise too.
+    Where the a sides are known, one of the two sides must also be nearer to the other labels: a side that
+    shows its label more plainly than the other does has not changed it.
 
     Parameters
     ----------
@@ -247,6 +254,7 @@ def label_changing(
         probe reads the environment and would flag the good pairs.
     X, y : ndarray of shape (n, d) and (n,)
         Training items.
+    a : ndarray of shape (k, d), optional
     """
     names = np.unique(y)
     rows = probe if len(probe) == len(names) else np.concatenate([-probe, probe])
@@ -256,11 +264,18 @@ def label_changing(
     found = []
     for name, weights in zip(names, rows, strict=True):
         own = y == name
-        gap = abs(float(weights @ (X[own].mean(axis=0) - X[~own].mean(axis=0)))) if (~own).any() else 0.0
+        if not own.any() or own.all():
+            continue
+        here, there = float(weights @ X[own].mean(axis=0)), float(weights @ X[~own].mean(axis=0))
+        gap = abs(here - there)
         if gap <= 0.0:
             continue
         moves = np.abs(D @ weights) / gap
         middle = float(np.median(moves))
+        crossed = np.ones(len(D), dtype=bool)
+        if a is not None:
+            sides = np.stack([a @ weights, (a - D) @ weights])
+            crossed = ((sides - (here + there) / 2.0) * np.sign(here - there)).min(axis=0) < 0.0
         limit = max(LABEL_MOVE, middle + LABEL_Z * 1.4826 * float(np.median(np.abs(moves - middle))))
         found += [
             Doubt(
@@ -270,6 +285,6 @@ def label_changing(
                 f"moves the label's score by {moves[j]:.0%} of the distance between labels",
                 float(moves[j]) / limit,
             )
-            for j in np.flatnonzero((labels == name) & (moves > limit))
+            for j in np.flatnonzero((labels == name) & (moves > limit) & crossed)
         ]
     return found

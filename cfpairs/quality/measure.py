@@ -17,16 +17,32 @@ from cfpairs.quality.noise import NoiseFit, bulk_misfit, edge, f_edge, fit_noise
 from cfpairs.quality.rank import FlipRank, flip_rank, winsorize
 from cfpairs.quality.reliability import cosines, signal_strengths
 from cfpairs.quality.result import MetricFit, RankChecks
-from cfpairs.quality.spectral_checks import bulk_squared_cosines, gavish_donoho_rank, screenot_rank
+from cfpairs.quality.spectral_checks import (
+    bi_cross_validation_rank,
+    bulk_squared_cosines,
+    eigenvalue_ratio_rank,
+    gavish_donoho_rank,
+    screenot_rank,
+)
 from cfpairs.quality.spectrum import Spectrum, spectrum, spectrum_of_moment
 from cfpairs.quality.streaming import many_flips_rank
 from cfpairs.quality.unevenness import uneven_moments, uneven_pairs
 
-__all__ = ["Measured", "Yardstick", "measure", "measure_moments", "whitened", "yardsticks"]
+__all__ = [
+    "Measured",
+    "Yardstick",
+    "measure",
+    "measure_moments",
+    "metric_of_control",
+    "whitened",
+    "yardsticks",
+]
 
 Floats = NDArray[np.float64]
 
 CONTROL_PAIRS = 20  # fewer control pairs say nothing about the shape of the noise
+_BEYOND = 10  # directions that bi-cross-validation may add to twice the rank
+_MANY_CONTROL = 2  # times d: from there on the metric needs no shrinking
 _ENOUGH_CONTROL = 50  # times d: from there on the metric is as good as known
 
 
@@ -128,13 +144,20 @@ def yardsticks(
             groups, widening, None if control is None or not len(control) else _rms(groups.whiten(control.T))
         )
     if k > 2 and control is not None and len(control) >= CONTROL_PAIRS and sigma:
-        scatter = spread_of_control(control)
-        many = len(control) >= 2 * d
-        metric = scatter.ridged(0.01) if many else scatter.metric(SPECTRUM_SHRINKAGE)
+        many = len(control) >= _MANY_CONTROL * d
         found["control"] = Yardstick(
-            metric, _f_widening(k, d, len(control)) if many else 1.0, 1.0 if many else None
+            metric_of_control(control),
+            _f_widening(k, d, len(control)) if many else 1.0,
+            1.0 if many else None,
         )
     return found
+
+
+def metric_of_control(control: Floats) -> Metric:
+    """The units of the differences of control pairs, (c, d), not all zero."""
+    scatter = spread_of_control(control)
+    many = len(control) >= _MANY_CONTROL * control.shape[1]
+    return scatter.ridged(0.01) if many else scatter.metric(SPECTRUM_SHRINKAGE)
 
 
 def _rms(matrix: Floats) -> float:
@@ -171,6 +194,9 @@ def measure(
         return flip_rank(own, rng, above_edge=fit.rank, flips=flips, widening=choices[name].widening)
 
     found = _in_metric(name, misfits, spectra[name], choices[name], fits[name], count, rng, draws)
+    if draws != 0:
+        foretold = bi_cross_validation_rank(matrices[name], 2 * found.rank + _BEYOND, rng)
+        found = replace(found, checks=replace(found.checks, bi_cross_validation=foretold))
     return _blind(found) if len(choices) == 1 and found.rank and uneven_pairs(winsorize(D)) else found
 
 
@@ -262,13 +288,14 @@ def _in_metric(
     values, full = found.values, found.numerical_rank
     confident = fit.confident
     interval: tuple[int, int] | None = None
+    plain = full
     if full == 0:
         rank, sigma, level, share, interval, confident = 0, None, None, None, (0, 0), False
     elif fit.sigma == 0.0:  # no noise: every direction is signal
         rank, sigma, level, share, interval = full, 0.0, fit.edge, 0.0, (full, full)
     else:
         counted = count(fit)
-        rank, level = counted.rank, counted.edge
+        rank, level, plain = counted.rank, counted.edge, counted.plain
         confident = min(k, d) >= 2 * rank + 2 and min(k, d) > 4
         sigma = sigma_tail(values, k, d, rank)
         if not confident and choice.sigma:  # too few pairs to see the noise, but control pairs show it
@@ -301,6 +328,9 @@ def _in_metric(
             if known
             else None,
             numerical=full,
+            flip_pa=plain,
+            eigenvalue_ratio=eigenvalue_ratio_rank(values),
+            bi_cross_validation=None,
         ),
         by_model=cosines(values[:rank], known, k, d),
         by_bulk=None if bulk is None else np.sqrt(bulk),

@@ -26,6 +26,7 @@ Codes = NDArray[np.integer]
 _ENOUGH = 5  # other pairs of the same kind to compare with
 _USUALLY_NEAR, _FAR = 0.05, 0.2
 _TAKEN_OUT = (2, 4, 8, 16, 32)
+_FOLDS, _FEW = 10, 1000  # so many folds with fewer pairs than this, else two
 _ROUNDING = 1e-9
 
 
@@ -105,9 +106,10 @@ def match_places(
 ) -> Floats | None:
     """Share of the other pairs' sides that are more alike to a side than its partner is, (k,).
 
-    Alike is the cosine, after the other half's first directions are taken out and each side less the mean of
-    its environment's sides: what these share says nothing on who belongs to whom. How many directions hide
-    who belongs to whom is not known, so that it is the mean over several numbers of them.
+    Alike is the cosine, after the first directions of other pairs are taken out (of the nine other tenths, or
+    of the other half where there are many) and each side less the mean of its environment's sides: what these
+    share says nothing on who belongs to whom. How many directions hide who belongs to whom is not known, so
+    that it is the mean over several numbers of them.
 
     Parameters
     ----------
@@ -125,10 +127,11 @@ def match_places(
     count = int(codes.max(initial=-1)) + 1
     if count < 2 * _ENOUGH:
         return None
-    half = np.isin(codes, rng.permutation(count)[: count // 2])
-    robust = winsorize(D)
-    most = min(_TAKEN_OUT[-1], D.shape[1] // 4, int(half.sum()) // 4)
-    leading = [(mask, spectrum(robust[~mask]).top(most)) for mask in (half, ~half)]
+    parts = _FOLDS if count < _FEW else 2
+    fold = (rng.permutation(count) % parts)[codes]
+    masks = [fold == part for part in range(parts)]
+    most = min(_TAKEN_OUT[-1], D.shape[1] // 4, min(int((~mask).sum()) for mask in masks) // 4)
+    leading = [(mask, _common_directions(D[~mask], most)) for mask in masks]
     others = clusters[:, None] != clusters
     places = []
     for r in sorted({min(r, most) for r in _TAKEN_OUT}):
@@ -144,6 +147,18 @@ def match_places(
         more_one = (others & (alike > own.T)).sum(axis=0)
         places.append((more_one + more_two) / (2.0 * np.maximum(others.sum(axis=1), 1)))
     return np.asarray(np.mean(places, axis=0))
+
+
+def _common_directions(D: Floats, r: int) -> Floats:
+    """First r directions of the pairs, none of which a pair or two can make alone.
+
+    Beside the strongest direction long pairs are shortened once more: two pairs that have each other's
+    partner show the same difference, and without it each would find its wrong partner right.
+    """
+    robust = winsorize(D)
+    first = spectrum(robust).top(min(1, r))
+    rest = winsorize(robust - (robust @ first) @ first.T)
+    return np.concatenate([first, spectrum(rest).top(r - first.shape[1])], axis=1)
 
 
 def _unit_less_mean(rows: Floats, kinds: Codes) -> Floats:

@@ -116,6 +116,13 @@ class RankChecks:
         heavy-tailed or the metric is wrong. None where too little noise is left to tell its shape.
     numerical : int
         That rounding cannot explain; no rule goes beyond.
+    flip_pa : int
+        Stronger than sign flips without taking directions out one by one; one strong direction hides others.
+    eigenvalue_ratio : int
+        Before the largest ratio of two eigenvalues; never 0, and one strong direction makes it 1.
+    bi_cross_validation : int or None
+        That best foretell a quarter of the entries from the others; fewer, as weak directions are dropped.
+        None where the pairs are read in blocks, of few pairs, and where resampling is left out.
     """
 
     sign_flips: int
@@ -123,6 +130,9 @@ class RankChecks:
     gavish_donoho: int
     screenot: int | None
     numerical: int
+    flip_pa: int
+    eigenvalue_ratio: int
+    bi_cross_validation: int | None
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,14 @@ class FlipRank:
         Number of directions stronger than the flipped differences.
     edge : float
         Level that the next direction would have had to pass.
+    plain : int
+        Directions stronger than the flipped differences where none is taken out first: a strong one hides
+        the others.
     """
 
     rank: int
     edge: float
+    plain: int
 
 
 def winsorize(differences: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -138,20 +142,19 @@ def flip_rank(
     found = spectrum(matrix) if found is None else found
     limit = found.numerical_rank if max_rank is None else min(found.numerical_rank, max_rank)
     if limit == 0:
-        return FlipRank(0, 0.0)
+        return FlipRank(0, 0.0, 0)
     repeats = (10 if k * d <= 400_000 else 6 if k * d <= 2_000_000 else 3) if flips is None else flips
-    r, level = 0, np.inf
+    level = widening * _level(matrix, found, 0, repeats, rng)
+    r, plain = 0, int((found.values[:limit] > level).sum())
     while r < limit and (d - r) * (k - r) > 0:
         lone = r < above_edge and float((found.directions[:, r] ** 4).sum()) > ONE_COORDINATE
         # The level falls with r, so that what passes an earlier one need not be held against its own.
         if not lone and found.values[r] <= level:
-            level = widening * _level(matrix, found, r, repeats, rng)
+            level = widening * _level(matrix, found, r, repeats, rng) if r else level
             if found.values[r] <= level:
                 break
         r += 1
-    if not np.isfinite(level):
-        level = widening * _level(matrix, found, min(r, limit - 1), repeats, rng)
-    return FlipRank(r, level)
+    return FlipRank(r, level, plain)
 
 
 def _level(matrix: Floats, found: Spectrum, r: int, repeats: int, rng: np.random.Generator) -> float:

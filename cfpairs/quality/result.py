@@ -124,6 +124,8 @@ class PairQuality:
         Number of pairs k and of dimensions d.
     n_sources : int
         Number of independent sources: pairs that share a side or a source count once.
+    n_control : int
+        Number of control pairs that the noise and failed edits were measured by; 0 without any.
     metric : str
         Where the spectrum was measured: ``identity`` (as embedded), ``within-group`` (in units of the
         items' own variation within label and environment) or ``control`` (in units of the control pairs).
@@ -187,6 +189,7 @@ class PairQuality:
 
     n_pairs: int
     n_sources: int
+    n_control: int
     dim: int
     metric: str
     metrics: tuple[MetricFit, ...]

@@ -51,20 +51,22 @@ def many_flips_rank(
     k, d = found.n_pairs, found.dim
     squares, energy = found.values**2, np.diag(gram).copy()
     limit = min(found.numerical_rank, d - 1, k - 1)
-    level = 0.0
+    level, plain = 0.0, 0
     for r in range(limit + 1):
         free = k - r
         # What is left has d - r dimensions, and its energy lies in d coordinates.
         variances = np.clip(energy, 0.0, None) / free * (d / max(d - r, 1))
         level = np.sqrt(free * spread_edge(variances, even_pairs * free / k * (d / max(d - r, 1))))
         level *= widening * flip_margin(k, d, r)
+        if r == 0:
+            plain = int((found.values[: max(limit, 0)] > level).sum())
         if r == limit:
-            return FlipRank(r, float(level))
+            return FlipRank(r, float(level), plain)
         lone = r < above_edge and float((found.directions[:, r] ** 4).sum()) > ONE_COORDINATE
         if not lone and found.values[r] <= level:
-            return FlipRank(r, float(level))
+            return FlipRank(r, float(level), plain)
         energy -= squares[r] * found.directions[:, r] ** 2
-    return FlipRank(limit, float(level))
+    return FlipRank(limit, float(level), plain)
 
 
 def spread_edge(variances: Floats, k: float) -> float:

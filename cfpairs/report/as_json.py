@@ -37,6 +37,7 @@ QUALITY_FIELDS = (
     "advice",
     "remarks",
     "n_sources",
+    "n_control",
     "metrics",
     "rank_checks",
     "directions",

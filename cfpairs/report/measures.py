@@ -73,7 +73,14 @@ def _alignment(quality: Mapping[str, Any]) -> str:
 
 def _rules(quality: Mapping[str, Any]) -> str:
     checks = as_mapping(quality.get("rank_checks"))
-    names = ("tracy_widom", "gavish_donoho", "screenot")
+    names = (
+        "tracy_widom",
+        "flip_pa",
+        "eigenvalue_ratio",
+        "gavish_donoho",
+        "screenot",
+        "bi_cross_validation",
+    )
     return " / ".join(count(as_int(checks.get(name))) for name in names) if checks else ABSENT
 
 
@@ -102,6 +109,14 @@ def _mean(quality: Mapping[str, Any]) -> str:
     return ABSENT if share is None or p is None else f"{_per_cent(share)} (p {p:.2f})"
 
 
+def _control(quality: Mapping[str, Any]) -> str:
+    used = as_int(quality.get("n_control"))
+    overlap = as_float(as_mapping(quality.get("systematics")).get("control_overlap"))
+    if not used:
+        return ABSENT
+    return count(used) if overlap is None else f"{count(used)} (cosine {overlap:.2f})"
+
+
 def _splits(quality: Mapping[str, Any]) -> str:
     rows = as_rows(as_mapping(quality.get("systematics")).get("splits"))
     if not rows:
@@ -122,6 +137,12 @@ _SURE = 0.02
 
 _MEASURES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("Pairs measured", "sound pairs that the figures rest on", lambda q: count(as_int(q.get("n_pairs")))),
+    (
+        "Control pairs",
+        "edits with nothing to change, by which failed edits are told; their cosine with the directions is "
+        "near 1 where these are only what the editor does to every image",
+        _control,
+    ),
     ("Measured in", "the unit of spread and singular values", _metric),
     (
         "Spread",
@@ -137,7 +158,9 @@ _MEASURES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("Rank", "components that can be told from noise for certain", _rank),
     (
         "Rank by other rules",
-        "over the even edge / Gavish-Donoho / ScreeNOT; the last two drop weak ones",
+        "over the even edge / plain sign flips / largest gap / Gavish-Donoho / ScreeNOT / "
+        "bi-cross-validation; a strong one hides others from the second and third, the last three drop weak "
+        "ones",
         _rules,
     ),
     (

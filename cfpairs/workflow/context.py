@@ -138,8 +138,13 @@ def source_items(manifest: pa.Table) -> pa.Table:
 
 
 def training_items(context: Context, manifest: pa.Table) -> pa.Table:
-    """Rows of split train: those of the data set, and those that pair sets of ``data.train_with`` made."""
-    train = manifest.filter(pc.equal(manifest["split"], "train"))
+    """Rows of split train: those of the data set, and those that pair sets of ``data.train_with`` made.
+
+    Never control items: they are their sources once more.
+    """
+    train = manifest.filter(
+        pc.and_(pc.equal(manifest["split"], "train"), pc.not_equal(manifest["origin"], "control"))
+    )
     if "pair_set" not in train.column_names:
         return train
     wanted = pa.array(context.config.data.train_with, pa.string())

@@ -184,6 +184,8 @@ def build_pairs(
     write_waiting(workspace.decisions(name), said.waiting)
     seconds = time.perf_counter() - begun
     others = "".join(f", {n} {status}" for status, n in sorted(counts.items()) if status != "ok")
+    control = made.n_control
+    others += f" and {control} control pairs" if control else ""
     result = StageResult(
         f"pairs:{name}",
         True,
@@ -193,6 +195,7 @@ def build_pairs(
             "name": name,
             "made": True,
             "counts": counts,
+            "control": control,
             "seconds": seconds,
             "cells": cell_counts(table, sources),
             "yield": {"tried": len(table), "kept": made_ok, "share": made_ok / len(table)},

@@ -74,6 +74,8 @@ class ProbeInputs:
         ``pair_id`` of the usable pairs, in the order of `pairs`.
     failed : list of dict
         Images that could not be read.
+    controls : dict of str to ndarray of shape (c, d)
+        Differences of the control pairs of the pair sets that have some.
     """
 
     encoder_id: str
@@ -84,6 +86,7 @@ class ProbeInputs:
     tables: dict[str, pa.Table]
     kept: dict[str, list[str]]
     failed: list[dict[str, Any]]
+    controls: dict[str, NDArray[np.float32]]
 
 
 def pair_set_names(context: Context, chosen: Sequence[str] = ()) -> list[str]:
@@ -155,6 +158,7 @@ def load_inputs(
         read,
         kept,
         failures(context, found),
+        _control_differences(manifest, names, embeddings),
     )
 
 
@@ -182,10 +186,35 @@ def pairs_at_hand(context: Context, name: str) -> dict[str, Any] | None:
     if 2 * len(kept) < usable:
         return None
     items = _item_rows(train, "train", embeddings, rows_of)
-    return pair_arguments(items, pairs, kept, table)
+    control = _control_differences(manifest, [name], embeddings).get(name)
+    return pair_arguments(items, pairs, kept, table, control)
 
 
-def pair_arguments(train: ItemRows, pairs: PairRows, kept: Sequence[str], table: pa.Table) -> dict[str, Any]:
+def _control_differences(
+    manifest: pa.Table, names: Sequence[str], embeddings: Embeddings
+) -> dict[str, NDArray[np.float32]]:
+    """Source less its null edit for each control item that has vectors, by pair set."""
+    if "pair_set" not in manifest.column_names:
+        return {}
+    made = manifest.filter(pc.equal(manifest["origin"], "control"))
+    found: dict[str, list[tuple[str, str]]] = {}
+    columns = (made[column].to_pylist() for column in ("pair_set", "parent_id", "item_id"))
+    for name, parent, item in sorted(zip(*columns, strict=True)):
+        if name in names and parent in embeddings and item in embeddings:
+            found.setdefault(name, []).append((parent, item))
+    return {
+        name: embeddings.rows([parent for parent, _ in ids]) - embeddings.rows([item for _, item in ids])
+        for name, ids in found.items()
+    }
+
+
+def pair_arguments(
+    train: ItemRows,
+    pairs: PairRows,
+    kept: Sequence[str],
+    table: pa.Table,
+    control: NDArray[np.float32] | None = None,
+) -> dict[str, Any]:
     """Arguments of `assess_pairs` for one pair set.
 
     Parameters
@@ -197,6 +226,8 @@ def pair_arguments(train: ItemRows, pairs: PairRows, kept: Sequence[str], table:
         ``pair_id`` of its rows.
     table : pyarrow.Table
         All pairs of the set.
+    control : ndarray of shape (c, d), optional
+        Differences of its control pairs.
     """
     makers = None
     if "editor" in table.column_names:
@@ -213,6 +244,7 @@ def pair_arguments(train: ItemRows, pairs: PairRows, kept: Sequence[str], table:
         "pair_ids": list(kept),
         "pair_envs": None if pairs.env_a is None or pairs.env_b is None else (pairs.env_a, pairs.env_b),
         "makers": makers,
+        "control": control,
     }
 
 

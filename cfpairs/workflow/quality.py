@@ -78,7 +78,7 @@ def _given(inputs: ProbeInputs, name: str, only: NDArray[np.integer] | None = No
     pairs, kept = inputs.pairs[name], inputs.kept[name]
     if only is not None:
         pairs, kept = pairs.take(only), [kept[row] for row in only]
-    return pair_arguments(inputs.train, pairs, kept, inputs.tables[name])
+    return pair_arguments(inputs.train, pairs, kept, inputs.tables[name], inputs.controls.get(name))
 
 
 def _ncm(train: ItemRows, C: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
@@ -175,6 +175,8 @@ def first_line(context: Context, name: str) -> str:
     flagged = len({flag.pair_id for flag in quality.flags})
     if flagged:
         parts.append(f"{flagged} pairs to look at")
+    if quality.n_control:
+        parts.append(f"measured with {quality.n_control} control pairs")
     return f"quality of {name}: {'; '.join(parts)}"
 
 

@@ -211,6 +211,7 @@ class BenchMaker:
 
 def _in_metric(inputs: ProbeInputs, name: str, quality: Mapping[str, Any]) -> NDArray[np.float64]:
     """Differences of the pairs in the metric that their quality was measured in; copies are zero."""
+    from cfpairs.quality.measure import metric_of_control
     from cfpairs.quality.metric import SPECTRUM_SHRINKAGE, within_groups
 
     D = inputs.pairs[name].differences.astype(np.float64)
@@ -219,6 +220,10 @@ def _in_metric(inputs: ProbeInputs, name: str, quality: Mapping[str, Any]) -> ND
         scatter = within_groups(np.asarray(train.X, np.float64), train.y, train.env)
         if scatter is not None:
             D = np.ascontiguousarray(scatter.metric(SPECTRUM_SHRINKAGE).whiten(D.T).T)
+    elif quality["metric"] == "control" and name in inputs.controls:
+        D = np.ascontiguousarray(
+            metric_of_control(np.asarray(inputs.controls[name], np.float64)).whiten(D.T).T
+        )
     copies = {row["pair_id"] for row in quality["flags"] if row["flag"] == "duplicate"}
     D[[pair in copies for pair in inputs.kept[name]]] = 0.0
     return D

@@ -29,8 +29,8 @@ def project(tmp_path_factory):
 def test_run_makes_every_file_of_the_contract(project):
     work = project / "work"
     manifest = pq.read_table(work / "manifest.parquet")
-    assert manifest.num_rows == 240 + 16 + 80 + 40
-    assert set(manifest["origin"].to_pylist()) == {"source", "edit"}
+    assert manifest.num_rows == 240 + 16 + 80 + 40 + 40  # items of three splits, edits, control items
+    assert set(manifest["origin"].to_pylist()) == {"source", "edit", "control"}
     for name in ("edit", "nearest", "random"):
         pairs = pq.read_table(work / "pairs" / name / "pairs.parquet")
         known = set(manifest["item_id"].to_pylist())

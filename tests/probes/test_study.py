@@ -1,4 +1,5 @@
 import json
+import os
 from contextlib import nullcontext
 
 import numpy as np
@@ -153,6 +154,15 @@ def test_processes_give_the_study_that_one_gives(data, monkeypatch):
         np.testing.assert_array_equal(values, several.coefficients[key])
     with pytest.raises(DataError, match="r is over the rank of pair set 'good': got r = 31"):
         run_study(train, test, [good], config.model_copy(update={"r": 31}), workers=2)
+
+
+def test_a_process_stops_when_the_one_that_asked_is_gone(monkeypatch):
+    monkeypatch.setattr(study_module, "run_share", lambda material, names, threads, advance: advance(1))
+    assert study_module._numbered(3, None, ("erm",), os.getppid()) == (3, None)
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    study_module._numbered(3, None, ("erm",), -1)
+    assert ended == [1]
 
 
 def test_a_held_out_subject_is_in_no_training_row(data):

@@ -14,7 +14,13 @@ from cfpairs.quality.more import TARGET, more_pairs
 from cfpairs.quality.noise import f_edge
 from cfpairs.quality.reliability import wedin
 from cfpairs.quality.result import CellRow, SplitHalf, Systematics
-from cfpairs.quality.spectral_checks import bulk_squared_cosines, gavish_donoho_rank, screenot_rank
+from cfpairs.quality.spectral_checks import (
+    _foretold,
+    bi_cross_validation_rank,
+    bulk_squared_cosines,
+    gavish_donoho_rank,
+    screenot_rank,
+)
 from cfpairs.quality.spectrum import spectrum
 from cfpairs.quality.systematics import mean_test
 from tests.quality.worlds import frame, planted, strengths, world
@@ -27,6 +33,28 @@ def test_screenot_and_gavish_donoho_drop_weak_directions_and_count_strong_ones()
     weak = spectrum(planted(1000, 256, strengths(1.2, 2.0, 10, 1000, 256), rng)[0]).values
     assert screenot_rank(weak, 1000, 256, 20) == gavish_donoho_rank(weak, 1000, 256) == 0
     assert screenot_rank(strong[:9], 9, 200, 4) is None  # 2 r + 1 values tell no noise
+
+
+def test_one_strong_direction_hides_others_from_plain_flips_and_the_largest_gap() -> None:
+    rng = np.random.default_rng(40)
+    x2 = strengths(4.0, 8.0, 8, 100, 256)
+    even = assess_pairs(planted(100, 256, 20.0 * x2, rng)[0]).rank_checks
+    assert even.flip_pa == even.eigenvalue_ratio == even.bi_cross_validation == even.sign_flips == 8
+    x2[0] = 3000.0
+    one = assess_pairs(planted(100, 256, x2, rng)[0]).rank_checks
+    assert one.flip_pa == one.eigenvalue_ratio == 1
+    assert abs(one.sign_flips - 8) <= 1 and one.bi_cross_validation is not None
+
+
+def test_bi_cross_validation_foretells_as_the_plain_formula_does() -> None:
+    rng = np.random.default_rng(41)
+    A, B, C, E = (rng.normal(size=shape) for shape in ((5, 4), (5, 6), (7, 4), (7, 6)))
+    found = _foretold(A, B, C, E, 4)
+    left, values, right = np.linalg.svd(E, full_matrices=False)
+    for r in range(5):
+        inverse = (right[:r].T / values[:r]) @ left[:, :r].T
+        assert found[r] == pytest.approx(((A - B @ inverse @ C) ** 2).sum() - (A**2).sum())
+    assert bi_cross_validation_rank(rng.normal(size=(7, 40)), 3, rng) is None
 
 
 def test_noise_of_any_shape_gives_the_cosines() -> None:

@@ -15,7 +15,7 @@ from cfpairs.workflow.context import training_items
 from cfpairs.workflow.embeddings import encoder_id
 from cfpairs.workflow.manifest import make_manifest
 from cfpairs.workflow.pairs import pairs_state
-from cfpairs.workflow.probing import run_spec
+from cfpairs.workflow.probing import pairs_at_hand, run_spec
 from tests.dataset_fakes import fake_waterbirds
 
 COUNTS = {
@@ -72,6 +72,39 @@ def test_made_items_join_and_let_other_builders_pair(tmp_path: Path) -> None:
 
     build_pairs(here, edit.model_copy(update={"pairs": 4}))
     assert pairs_state(here, random)[0] == "stale"
+
+
+def test_control_items_are_measured_with_and_never_trained_on(tmp_path: Path) -> None:
+    here = context(tmp_path, join=True)
+    edit = here.config.pairs[0]
+    made = build_pairs(here, edit)
+    manifest = load_manifest(here.workspace)
+    controls = manifest.filter(pc.equal(manifest["origin"], "control"))
+    assert made.data["control"] == len(controls) > 0 and "control pairs" in made.summary
+    assert not set(controls["item_id"].to_pylist()) & set(
+        training_items(here, manifest)["item_id"].to_pylist()
+    )
+    fewer = edit.model_copy(update={"options": edit.options | {"control": 2}})
+    assert pairs_state(here, edit)[0] == "done" and pairs_state(here, fewer)[0] == "stale"
+    assert build_pairs(here, fewer).data["control"] == 2
+
+    ids = manifest["item_id"].to_pylist()
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(len(ids), 4)).astype(np.float32)
+    part = here.workspace.embeddings(encoder_id(here)) / "part-00000.parquet"
+    write_vectors(part, ids, vectors, ["x"] * len(ids), {})
+    given = pairs_at_hand(here, "edit")
+    assert given is not None and given["control"].shape == (2, 4)
+    kept = load_manifest(here.workspace)
+    own = kept.filter(pc.equal(kept["origin"], "control")).to_pylist()
+    lengths = np.linalg.norm(vectors, axis=1)
+    unit = {item: vector / length for item, vector, length in zip(ids, vectors, lengths, strict=True)}
+    want = {tuple(np.round(unit[row["parent_id"]] - unit[row["item_id"]], 4)) for row in own}
+    scale = np.linalg.norm(given["control"], axis=1) / [
+        np.linalg.norm(unit[row["parent_id"]] - unit[row["item_id"]])
+        for row in sorted(own, key=lambda row: (row["parent_id"], row["item_id"]))
+    ]
+    assert scale == pytest.approx(scale[0]) and len(want) == 2
 
 
 def test_a_run_depends_on_what_was_embedded(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class EditTask:
     item : mapping
         Its row of the manifest.
     env : int
-        The target environment.
+        The target environment; the item's own asks for a null edit.
     turn : int
         Counts the tasks with this target, so that an editor can give each another background.
     attempt : int
@@ -107,6 +107,11 @@ class EditTask:
     env: int
     turn: int
     attempt: int = 0
+
+    @property
+    def null(self) -> bool:
+        """Whether there is nothing to change: the item shall stay where it is."""
+        return self.env == int(self.item["env"])
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,9 @@ class Editor(Protocol):
         Whether `plan` and `edit` may be called from several threads, `edit` with one plan at a time; if
         not, `edit` is called from one thread with up to `batch_size` plans.
     batch_size : int
+    null_edits : bool
+        Whether it can do all that it does to an item with nothing to change, which shows the noise of its
+        edits; taken as false where it is not said.
     """
 
     Options: ClassVar[type[BaseModel]]

@@ -19,6 +19,7 @@ from cfpairs.pairs.cards import pair_card
 from cfpairs.pairs.cells import TrainItems, missing_notes, pair_id, shortfall_note
 from cfpairs.pairs.edit.base import Editor, EditPlan, EditRejectedError, EditScene, EditTask
 from cfpairs.pairs.edit.checks import Checked, CheckOptions, Checks, check_section
+from cfpairs.pairs.edit.controls import make_controls
 from cfpairs.pairs.edit.making import Made, Maker, mask_file
 from cfpairs.pairs.edit.masks import DEFAULT_MASKERS, open_masks
 from cfpairs.pairs.edit.sharding import EditShards
@@ -63,6 +64,11 @@ class EditOptions(Strict):
     )
     workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
         default=None, description="threads; default: one a core, at most 8"
+    )
+    control: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=40,
+        description="control pairs: so many of the edited items are edited once more with nothing to change, "
+        "which shows how much the editor changes by itself; not by editors that change nothing else",
     )
     checks: CheckOptions = CheckOptions()
 
@@ -143,10 +149,14 @@ class EditBuilder:
             streams = make_streams(
                 items, targets, self.options.choose, self.options.per_item, inputs.seed, shares
             )
-            self._work(items, streams, inputs, checks)
+            maker = self.maker(inputs)
+            shards = None if inputs.spread is None else EditShards(self, inputs, items)
+            self._work(items, streams, inputs, checks, maker, shards)
+            done = list(in_order(streams))
+            controls = self._controls(items, done, inputs, maker, shards)
         finally:
             self.editor.close()
-        return self._pair_set(items, targets, list(in_order(streams)), inputs, checks)
+        return self._pair_set(items, targets, done, controls, inputs, checks)
 
     def open(self, inputs: BuildInputs, items: TrainItems) -> frozenset[int]:
         """Get the editor ready for these items; the environments that it can move them to."""
@@ -176,9 +186,15 @@ class EditBuilder:
                 )
         return {labels[name]: share for name, share in self.options.shares.items()}
 
-    def _work(self, items: TrainItems, streams: list[Stream], inputs: BuildInputs, checks: Checks) -> None:
-        maker = self.maker(inputs)
-        shards = None if inputs.spread is None else EditShards(self, inputs, items)
+    def _work(
+        self,
+        items: TrainItems,
+        streams: list[Stream],
+        inputs: BuildInputs,
+        checks: Checks,
+        maker: Maker,
+        shards: EditShards | None,
+    ) -> None:
         what = f"editing ({self.options.editor})"
         # Those that edits are spread to show how far they are.
         bar = inputs.progress if shards is None else SILENT
@@ -190,6 +206,34 @@ class EditBuilder:
                     if outcome.item is not None and outcome.item["item_id"] in candidate.stream.made_ids:
                         outcome = self._rejected(candidate, "the same edit is there already", inputs)
                     candidate.stream.add(outcome)
+
+    def _controls(
+        self,
+        items: TrainItems,
+        done: Sequence[Outcome],
+        inputs: BuildInputs,
+        maker: Maker,
+        shards: EditShards | None,
+    ) -> list[dict[str, Any]]:
+        """Control items of the first pairs' sources."""
+        if not self.options.control or not getattr(self.editor, "null_edits", False):
+            return []
+        place = {item_id: row for row, item_id in enumerate(items.ids)}
+        sources = (
+            items.table.slice(place[outcome.pair["a_id"]], 1).to_pylist()[0]
+            for outcome in done
+            if outcome.item is not None
+        )
+
+        def make(tasks: Sequence[EditTask]) -> Iterator[Made | EditRejectedError]:
+            if inputs.spread is not None and shards is not None:
+                inputs.spread(shards, tasks)
+            return maker.make(tasks)
+
+        def row(task: EditTask, made: Made) -> dict[str, Any]:
+            return self._item(items, task, made, inputs)
+
+        return make_controls(sources, self.options.control, make, row)
 
     def _candidate(self, items: TrainItems, stream: Stream, place: int, inputs: BuildInputs) -> _Candidate:
         row, env = (int(value) for value in stream.candidates[place])
@@ -212,7 +256,8 @@ class EditBuilder:
         """The file of an edit; its name tells all that it is made of."""
         mask = None if plan.mask is None else plan.mask.key
         made_of = (inputs.name, self.made_with, task.item["item_id"], task.env, plan.key, mask)
-        return inputs.workspace.pair_images(inputs.name) / f"edit-{fingerprint(*made_of)}.png"
+        kind = "control" if task.null else "edit"
+        return inputs.workspace.pair_images(inputs.name) / f"{kind}-{fingerprint(*made_of)}.png"
 
     def _outcomes(
         self,
@@ -282,7 +327,7 @@ class EditBuilder:
         inputs: BuildInputs,
     ) -> Outcome:
         """The rows of an edit that was made; of the pair alone if it failed a check."""
-        mask, source = made.plan.mask, candidate.task.item
+        mask = made.plan.mask
         pair = candidate.pair | dict(made.plan.columns) | checked.columns
         pair |= {"attempts": attempts, "mask_source": None if mask is None else mask.source}
         path = inputs.workspace.relative(made.path)
@@ -290,22 +335,25 @@ class EditBuilder:
         if checked.fault is not None:
             failed = {"status": "rejected", "reason": checked.fault, "rejected_path": path}
             return Outcome(_with_ids(pair | failed, item_id), None)
-        env = candidate.task.env
+        return Outcome(_with_ids(pair, item_id), self._item(items, candidate.task, made, inputs))
+
+    def _item(self, items: TrainItems, task: EditTask, made: Made, inputs: BuildInputs) -> dict[str, Any]:
+        """The row of the manifest for an edited item."""
+        mask, source, env = made.plan.mask, task.item, task.env
         computed = inputs.workspace.relative(mask_file(made.path))
-        item = {
+        return {
             **{key: source[key] for key in ("split", "label", "label_name", "subject")},
-            "item_id": item_id,
-            "path": path,
+            "item_id": made.path.stem,
+            "path": inputs.workspace.relative(made.path),
             "mask_path": None if mask is None else mask.path or computed,
             "env": env,
             "env_name": items.env_names[env],
             "width": made.edited.shape[1],
             "height": made.edited.shape[0],
-            "origin": "edit",
+            "origin": "control" if task.null else "edit",
             "parent_id": source["item_id"],
             "pair_set": inputs.name,
         }
-        return Outcome(_with_ids(pair, item_id), item)
 
     def _rejected(self, candidate: _Candidate, reason: str, inputs: BuildInputs) -> Outcome:
         """The outcome of a candidate of which nothing came; no item has its ``b_id``."""
@@ -319,6 +367,7 @@ class EditBuilder:
         items: TrainItems,
         targets: frozenset[int],
         done: list[Outcome],
+        controls: list[dict[str, Any]],
         inputs: BuildInputs,
         checks: Checks,
     ) -> PairSet:
@@ -347,7 +396,7 @@ class EditBuilder:
             notes=notes,
         )
         card += "\n" + check_section(self.options.checks, pairs)
-        return PairSet(make_table(pairs, PAIRS), make_table(made, MANIFEST), card, tuple(notes))
+        return PairSet(make_table(pairs, PAIRS), make_table([*made, *controls], MANIFEST), card, tuple(notes))
 
     def _notes(
         self,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from cfpairs.config import Strict
 from cfpairs.errors import ConfigError, DataError
-from cfpairs.pairs.edit.backgrounds import BackgroundBank, FolderBank, ItemBank
+from cfpairs.pairs.edit.backgrounds import Background, BackgroundBank, FolderBank, ItemBank
 from cfpairs.pairs.edit.base import EditPlan, EditRejectedError, EditScene, EditTask
 from cfpairs.pairs.edit.edges import compose, measured_edge, soft_edge
 from cfpairs.pairs.edit.fill import fill_hole
@@ -75,12 +75,14 @@ class CompositeEditor:
     The foreground of a training image that serves as background is covered with texture from elsewhere in it.
     A mask without a soft edge gets that of the image; where the edge is soft the old background is taken out
     of the pasted colour, so that no ring of it stays. Where the edge is full foreground the pixels are those
-    of the source, bit for bit.
+    of the source, bit for bit. A null edit lays the foreground on its own background, its place there
+    covered first as that of any other foreground would be.
     """
 
     Options: ClassVar[type[BaseModel]] = CompositeOptions
     version: ClassVar[int] = 2
     threaded: ClassVar[bool] = True
+    null_edits: ClassVar[bool] = True
     summary: ClassVar[str] = (
         "The item's foreground, cut out by its mask, on a background of another environment: a training "
         "image whose own foreground is covered with its texture first, or an image of a folder."
@@ -127,7 +129,10 @@ class CompositeEditor:
         image = decode_image(content, "image")
         mask = self._scene.masks.mask(task.item, image, content)
         check_share(mask.alpha, self.options.smallest, self.options.largest)
-        background = self._bank.take(task.env, task.turn, task.attempt)
+        if task.null:
+            background = Background(image, mask.alpha, str(task.item["item_id"]), ("own",))
+        else:
+            background = self._bank.take(task.env, task.turn, task.attempt)
         return EditPlan(
             source=image,
             key=(hashlib.sha256(content).hexdigest(), mask.key, *background.key),

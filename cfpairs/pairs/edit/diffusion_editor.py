@@ -110,6 +110,7 @@ class DiffusionEditor(ABC):
 
     task: ClassVar[Task]
     threaded: ClassVar[bool] = False
+    null_edits: ClassVar[bool] = True
     options: DiffusionOptions
 
     def __init__(self) -> None:
@@ -178,7 +179,9 @@ class DiffusionEditor(ABC):
     def plan(self, task: EditTask) -> EditPlan:
         """Read the image and its mask, and settle prompt and seed."""
         scene, loaded = self._opened()
-        texts = self._prompts[task.env]
+        texts = self._prompts.get(task.env)
+        if texts is None:  # only of null edits: `open` has said which environments have one
+            raise EditRejectedError("its environment has no prompt")
         prompt = texts[task.turn % len(texts)].format(
             label=scene.label_names[int(task.item["label"])], env=scene.env_names[task.env]
         )
