@@ -37,17 +37,23 @@ bench: $(READY)
 
 # What the studies of papers find, from scratch or from where they stopped; IDX is a folder of four IDX files.
 IDX ?= /usr/share/datasets/fashion-mnist
+RUNS ?= 1
 WATERBIRDS ?= data/waterbirds
 PACS ?= data/PACS
+ADULT ?= data/adult
+GERMAN ?= data/german
 papers: $(READY)
 	$(BIN)/python pipelines/synthetic_ncm.py
 	$(BIN)/python pipelines/synthetic_irm.py
 	$(BIN)/python pipelines/synthetic_causirl.py
 	$(BIN)/python pipelines/synthetic_pica.py
-	@if test -d "$(IDX)"; then $(BIN)/python pipelines/viae_mnist.py --root "$(IDX)" --runs 3; else echo "no folder $(IDX): viae_mnist.py is left out"; fi
+	@if test -d "$(IDX)"; then $(BIN)/python pipelines/viae_mnist.py --root "$(IDX)" --runs $(RUNS); else echo "no folder $(IDX): viae_mnist.py is left out"; fi
 	@if test -d "$(IDX)"; then $(BIN)/python pipelines/colored_mnist.py --root "$(IDX)"; else echo "no folder $(IDX): colored_mnist.py is left out"; fi
 	@if test -d "$(WATERBIRDS)"; then $(BIN)/python pipelines/waterbirds_cf.py --root "$(WATERBIRDS)"; else echo "no folder $(WATERBIRDS): waterbirds_cf.py is left out"; fi
 	@if test -d "$(PACS)"; then $(BIN)/python pipelines/pacs.py --root "$(PACS)"; else echo "no folder $(PACS): pacs.py is left out"; fi
+	@if test -d "$(ADULT)"; then $(BIN)/python pipelines/adult.py --data "$(ADULT)/adult.data" --test "$(ADULT)/adult.test"; else echo "no folder $(ADULT): adult.py is left out"; fi
+	@if test -d "$(GERMAN)"; then $(BIN)/python pipelines/german.py --data "$(GERMAN)/german.data"; else echo "no folder $(GERMAN): german.py is left out"; fi
+	$(BIN)/python pipelines/nonlinear.py
 	$(BIN)/python pipelines/results.py
 
 # uv resolves torch and torchvision as one; it is installed into the environment itself.

@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from image_studies import SAID, Row, add_arguments, images_used, measured, open_context, plain, prepare
+from image_studies import (
+    SAID,
+    Row,
+    add_arguments,
+    by_accuracy,
+    images_used,
+    measured,
+    open_context,
+    plain,
+    prepare,
+)
 from paper_tables import as_csv, as_image, config_of, finish
 
 from cfpairs import CfpairsError
@@ -45,12 +55,12 @@ TOLD = {
     ("none", "groupdro", "in-domain"): "about 10 %",
     ("none", "fish", "in-domain"): "about 10 %",
     ("none", "lisa", "in-domain"): "69.3 %",
-    ("none", "lisa", "oracle"): "69.3 %",
+    ("none", "lisa", "accuracy"): "69.3 %",
     ("edit", "ncm", "in-domain"): "69.3 %",
-    ("edit", "ncm", "oracle"): "71.4 %",
+    ("edit", "ncm", "accuracy"): "71.4 %",
 }
 """What the paper's text says; the other figures of its table are an image."""
-TOLD |= {("none", name, "oracle"): "20 to 66 %" for name in ("erm", "irm", "vrex", "groupdro", "fish")}
+TOLD |= {("none", name, "accuracy"): "20 to 66 %" for name in ("erm", "irm", "vrex", "groupdro", "fish")}
 
 
 def exact(name: str, k: int) -> PairConfig:
@@ -64,6 +74,11 @@ def ranks_of(k: int) -> tuple[int, ...]:
     return tuple(r for r in RANKS if r <= 4 * k // 5) or (1,)
 
 
+def probed(context: Context, names: Sequence[str] = (), **settings: Any) -> list[Row]:
+    """What the rules choose, and what the paper's oracle does, which looks at the accuracy in test."""
+    return [*measured(context, names, **settings), *by_accuracy(context, names, **settings)]
+
+
 def measure_pairs(context: Context, sizes: Sequence[int], most: int) -> list[Row]:
     """The methods with pairs on every pair set, NCM alone where only the number of pairs differs."""
     sets = [exact(f"edit-{k}", k) for k in sizes]
@@ -74,9 +89,9 @@ def measure_pairs(context: Context, sizes: Sequence[int], most: int) -> list[Row
     for pair in (*sets, *cheap):
         ranks = ranks_of(pair.pairs)
         rules = ("pairs", *RULES)
-        found += measured(context, [pair.set_name], methods=("erm", "ncm"), r=ranks, selection=rules)
+        found += probed(context, [pair.set_name], methods=("erm", "ncm"), r=ranks, selection=rules)
     rest = tuple(name for name in WITH_PAIRS if name != "ncm")
-    found += measured(context, [f"edit-{most}"], methods=rest, r=ranks_of(most), selection=RULES)
+    found += probed(context, [f"edit-{most}"], methods=rest, r=ranks_of(most), selection=RULES)
     rows = []
     for row in plain(found):
         method, _, k = row.pop("pair_set").partition("-")
@@ -92,7 +107,7 @@ def measure_plain(context: Context, known: Context) -> list[Row]:
         shutil.copytree(there, folder)
     context = context.with_config(pairs=())
     prepare(context)
-    found = measured(context, methods=WITHOUT_PAIRS, selection=RULES)
+    found = probed(context, methods=WITHOUT_PAIRS, selection=RULES)
     return [_without(row) for row in plain(found)]
 
 
@@ -103,7 +118,7 @@ def measure_ceiling(context: Context, train: int, known: str) -> list[Row]:
         pairs=(both,), data=context.config.data.model_copy(update={"train_with": ("both",)})
     )
     prepare(context)
-    found = measured(context, [known], methods=("erm",), selection=RULES)
+    found = probed(context, [known], methods=("erm",), selection=RULES)
     return [_without(row) | {"pairs": "all", "k": train, "method": "ceiling"} for row in plain(found)]
 
 
@@ -115,7 +130,12 @@ def _without(row: Row) -> Row:
 def comparison(rows: Sequence[Row], most: int, data: str) -> list[tuple[str, str, str, str]]:
     """What the paper says, what was found, and on what data."""
     ceiling = {row["selection"]: row["average"] for row in rows if row["method"] == "ceiling"}
-    lines = [("ceiling: ERM on both colours", "73 %", f"{100 * ceiling['in-domain']:.1f} %", data)]
+    lines = [
+        (f"ceiling: ERM on both colours, {SAID[rule]}", "73 %", f"{100 * ceiling[rule]:.1f} %", data)
+        for rule in ("in-domain", "accuracy")
+    ]
+    # The worst group says little where the measure is the accuracy; it stands in results.csv.
+    rows = [row for row in rows if row["selection"] != "oracle"]
     for row in rows:
         if row["method"] == "ceiling" or row["k"] not in (0, most):
             continue
@@ -146,7 +166,7 @@ def draw(rows: Sequence[Row], kind: str) -> bytes:
     with mpl.rc_context({"svg.hashsalt": "colored-mnist", "font.size": 9}):
         figure = Figure(figsize=(6.2, 4), layout="constrained")
         axes = figure.subplots()
-        for rule, colour in (("in-domain", "#2c6fbb"), ("pairs", "#0b6e4f"), ("oracle", "#d9822b")):
+        for rule, colour in (("in-domain", "#2c6fbb"), ("pairs", "#0b6e4f"), ("accuracy", "#d9822b")):
             own = sorted(
                 (r["k"], 100 * r["average"])
                 for r in rows

@@ -22,6 +22,7 @@ SAID = {
     "worst-group": "selection by val's worst group",
     "pairs": "selection by held-out pairs",
     "oracle": "oracle selection",
+    "accuracy": "oracle selection by accuracy",
 }
 
 
@@ -73,11 +74,28 @@ def curve(context: Context, names: Sequence[str], **settings: Any) -> list[Row]:
     return [row for row in rows if row["method"] == "ncm"]
 
 
-def _probed(context: Context, names: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def by_accuracy(context: Context, names: Sequence[str], **settings: Any) -> list[Row]:
+    """Of each method and pair set of a run the setting with the best accuracy in test; as `measured`."""
+    folder = Path(_probed(context, names, settings, tell=False)["folder"])
+    grid = read_table(folder / "grid.parquet").to_pandas()
+    grid["pair_set"] = grid["pair_set"].fillna("")
+    every = ["pair_set", "method", "r", "C", "params"]
+    means = grid.groupby(every, sort=False)[["worst_group", "average"]].mean().reset_index()
+    best = means.loc[means.groupby(["pair_set", "method"], sort=False)["average"].idxmax()]
+    return [
+        {**row, "selection": "accuracy", "params": {"C": row.pop("C"), "setting": json.loads(row["params"])}}
+        for row in best.to_dict("records")
+    ]
+
+
+def _probed(
+    context: Context, names: Sequence[str], settings: Mapping[str, Any], *, tell: bool = True
+) -> dict[str, Any]:
     changed = context.with_config(probe=context.config.probe.model_copy(update=dict(settings)))
     with context.workspace.lock():
         done = probe(changed, names)
-    _tell("; ".join([done.summary, *done.notes]))
+    if tell:
+        _tell("; ".join([done.summary, *done.notes]))
     return done.data
 
 

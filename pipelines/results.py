@@ -19,7 +19,7 @@ RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 
 STUDIES = (
     "synthetic-ncm", "synthetic-irm", "synthetic-causirl", "synthetic-pica", "viae-mnist", "colored-mnist",
-    "waterbirds-cf", "pacs",
+    "waterbirds-cf", "pacs", "adult", "german", "nonlinear",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,14 @@ def embed_missing(context: Context, items: pa.Table | Path, encoder: Encoder | N
 
 
 def _have_images(items: pa.Table | Path) -> bool:
-    """Whether any item has a path, or there is none."""
-    blocks = (
-        items.to_batches()
-        if isinstance(items, pa.Table)
-        else pq.ParquetFile(items).iter_batches(columns=["path"])
-    )
+    """Whether any item has a path, or there is none but those that pair sets made as vectors."""
+    blocks: Iterator[pa.Table] = iter([items])
+    if isinstance(items, Path):
+        parts = pq.ParquetFile(items)
+        columns = [name for name in ("path", "pair_set") if name in parts.schema_arrow.names]
+        blocks = (pa.Table.from_batches([block]) for block in parts.iter_batches(columns=columns))
     seen = 0
-    for block in blocks:
+    for block in map(without_made, blocks):
         seen += len(block)
         if pc.any(pc.not_equal(block["path"], "")).as_py():
             return True

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from fakes import DEFAULT_COUNTS, fake_embeddings, fake_manifest
@@ -23,7 +24,7 @@ from cfpairs.pairs.transfer.viae import UNSEEN, VIAE, divergence, prior_means
 from cfpairs.tables import load_manifest
 from cfpairs.vectors import Embeddings
 from cfpairs.workflow.context import Context
-from cfpairs.workflow.embeddings import embed, embeddings_state
+from cfpairs.workflow.embeddings import _have_images, embed, embeddings_state
 from cfpairs.workflow.pairs import build_pairs, pairs_state
 from cfpairs.workflow.probing import probe
 from cfpairs.workflow.reporting import report
@@ -240,6 +241,20 @@ def test_lost_vectors_and_those_of_another_encoder_are_told_from_images(context:
         embed(context)
     with pytest.raises(ConfigError, match="makes images, which need an encoder"):
         build_pairs(context, pair(space="image"))
+
+
+def test_vectors_that_a_pair_set_made_ask_the_encoder_for_nothing(tmp_path: Path) -> None:
+    made = pa.table({"item_id": ["m"], "path": [""], "pair_set": ["transfer"]})
+    alone = pa.table({"item_id": ["a"], "path": [""], "pair_set": pa.array([None], pa.string())})
+    image = pa.table({"item_id": ["i"], "path": ["i.png"], "pair_set": pa.array([None], pa.string())})
+    tables = {
+        True: (made, image, pa.concat_tables([alone, image])),
+        False: (alone, pa.concat_tables([made, alone])),
+    }
+    for expected, several in tables.items():
+        for table in several:
+            pq.write_table(table, tmp_path / "items.parquet")
+            assert _have_images(table) == _have_images(tmp_path / "items.parquet") == expected
 
 
 def test_another_number_of_pairs_trains_nothing_again(
