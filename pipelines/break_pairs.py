@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cfpairs import PairQuality
 from cfpairs.workflow.context import Context, find_config
-from cfpairs.workflow.probing import ProbeInputs, load_inputs
+from cfpairs.workflow.inputs import ProbeInputs, load_inputs
 from cfpairs.workflow.quality import middle_ridge, pair_quality
 
 KINDS = ("label", "match", "no edit")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -80,3 +82,62 @@ def finish(out: Path, lines: Sequence[Sequence[str]], files: Mapping[str, bytes]
         write_bytes(out / name, content)
     show([HEAD, *lines])
     print(", ".join(str(out / name) for name in files))
+
+
+class Outcome(NamedTuple):
+    """What a simulated study found: ``paper | ours | data used``, files, and tables to print as well."""
+
+    lines: Sequence[Sequence[str]]
+    files: Mapping[str, bytes]
+    tables: Sequence[Sequence[Sequence[str]]] = ()
+
+
+def run_simulated(
+    name: str,
+    description: str | None,
+    work: Callable[[Path, dict[str, Any]], Outcome],
+    argv: Sequence[str] | None,
+    *,
+    repeats: str = "seeds",
+    quick: Mapping[str, Any] | None = None,
+) -> int:
+    """The command of a study that draws its own data.
+
+    Parameters
+    ----------
+    name : str
+        Of the study, with hyphens: of its configuration and of the folder of its files.
+    description : str or None
+    work : callable
+        The configuration file and settings that replace its own -> what was found.
+    argv : sequence of str or None
+    repeats : str
+        The setting that counts repetitions, and its flag.
+    quick : mapping, optional
+        Settings of ``--quick``.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("cfpairs-work") / name)
+    parser.add_argument(
+        f"--{repeats}", type=int, dest="repeats", help="how many; the configuration's by default"
+    )
+    if quick is not None:
+        parser.add_argument(
+            "--quick", action="store_true", help=f"one of the {repeats}, fewer rows and points"
+        )
+    parser.add_argument("--config", type=Path, default=config_of(name))
+    args = parser.parse_args(argv)
+    changes = dict(quick or {}) if getattr(args, "quick", False) else {}
+    if args.repeats is not None:
+        changes[repeats] = args.repeats
+    try:
+        found = work(args.config, changes)
+        finish(args.out, found.lines, found.files)
+    except CfpairsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for table in found.tables:
+        show(table)
+    return 0

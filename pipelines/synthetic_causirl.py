@@ -11,8 +11,6 @@ Writes results.csv, figure.svg and figure.png.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from paper_tables import as_csv, as_image, config_of, finish, read_settings
+from paper_tables import Outcome, as_csv, as_image, config_of, read_settings, run_simulated
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from cfpairs import CfpairsError, ERMClassifier
+from cfpairs import ERMClassifier
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -199,30 +197,17 @@ def draw(rows: Sequence[Row], study: Study, kind: str) -> bytes:
         return as_image(figure, kind)
 
 
+def work(path: Path, changes: dict[str, Any]) -> Outcome:
+    """Every run, the comparison and the figures."""
+    study = read_settings(Study, path, **changes)
+    rows = [row for run in range(study.runs) for row in measure(study, run)]
+    figures = {f"figure.{kind}": draw(rows, study, kind) for kind in ("svg", "png")}
+    return Outcome(comparison(rows, study), {"results.csv": as_csv(rows), **figures})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study, print ``paper | ours | data used``, write table and figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("cfpairs-work/synthetic-causirl"))
-    parser.add_argument("--runs", type=int, help="how many; the configuration's by default")
-    parser.add_argument("--quick", action="store_true", help="one run, fewer epochs and weights")
-    parser.add_argument("--config", type=Path, default=CONFIG)
-    args = parser.parse_args(argv)
-    changes = (QUICK if args.quick else {}) | ({} if args.runs is None else {"runs": args.runs})
-    try:
-        study = read_settings(Study, args.config, **changes)
-        rows = [row for run in range(study.runs) for row in measure(study, run)]
-        files = {
-            "results.csv": as_csv(rows),
-            "figure.svg": draw(rows, study, "svg"),
-            "figure.png": draw(rows, study, "png"),
-        }
-        finish(args.out, comparison(rows, study), files)
-    except CfpairsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_simulated("synthetic-causirl", __doc__, work, argv, repeats="runs", quick=QUICK)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,13 @@ Writes results.csv, figure.svg and figure.png.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from paper_tables import as_csv, as_image, config_of, finish, read_settings
+from paper_tables import Outcome, as_csv, as_image, config_of, read_settings, run_simulated
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from cfpairs import CfpairsError, ERMClassifier, IRMClassifier, NCMClassifier
@@ -202,30 +200,17 @@ def read_study(path: Path, **changes: Any) -> Study:
     return study
 
 
+def work(path: Path, changes: dict[str, Any]) -> Outcome:
+    """Every seed, the comparison and the figures."""
+    study = read_study(path, **changes)
+    rows = [row for seed in range(study.seeds) for row in measure(study, seed)]
+    figures = {f"figure.{kind}": draw(rows, study, kind) for kind in ("svg", "png")}
+    return Outcome(comparison(rows, study), {"results.csv": as_csv(rows), **figures})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study, print ``paper | ours | data used``, write table and figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("cfpairs-work/synthetic-irm"))
-    parser.add_argument("--seeds", type=int, help="how many; the configuration's by default")
-    parser.add_argument("--quick", action="store_true", help="one seed, fewer rows and points")
-    parser.add_argument("--config", type=Path, default=CONFIG)
-    args = parser.parse_args(argv)
-    changes = (QUICK if args.quick else {}) | ({} if args.seeds is None else {"seeds": args.seeds})
-    try:
-        study = read_study(args.config, **changes)
-        rows = [row for seed in range(study.seeds) for row in measure(study, seed)]
-        files = {
-            "results.csv": as_csv(rows),
-            "figure.svg": draw(rows, study, "svg"),
-            "figure.png": draw(rows, study, "png"),
-        }
-        finish(args.out, comparison(rows, study), files)
-    except CfpairsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_simulated("synthetic-irm", __doc__, work, argv, quick=QUICK)
 
 
 if __name__ == "__main__":

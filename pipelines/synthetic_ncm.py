@@ -11,9 +11,7 @@ Writes results.csv, figure.svg and figure.png.
 
 from __future__ import annotations
 
-import argparse
 import io
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +19,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from paper_tables import HEAD, as_csv, read_settings, show
+from paper_tables import Outcome, as_csv, config_of, read_settings, run_simulated
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from cfpairs import CfpairsError, CounterfactualProjection, fit_sweep
-from cfpairs.tables import write_bytes
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "synthetic-ncm.yaml"
+CONFIG = config_of("synthetic-ncm")
 QUICK = {
     "seeds": 1,
     "rows": 2000,
@@ -265,38 +262,19 @@ def read_study(path: Path, **changes: Any) -> Study:
     return study
 
 
+def work(path: Path, changes: dict[str, Any]) -> Outcome:
+    """Every seed, the comparison, the figures, and the table over r."""
+    study = read_study(path, **changes)
+    table = summarise(row for seed in range(study.seeds) for row in measure(study, seed))
+    exact = max(World(study, seed).distance(study.spurious, 0.0) for seed in range(study.seeds))
+    figures = {f"figure.{kind}": draw(table, study, kind) for kind in ("svg", "png")}
+    files = {"results.csv": as_csv(table), **figures}
+    return Outcome(comparison(table, study, exact), files, [by_rank(table, study)])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study, print ``paper | ours | data used``, write table and figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("cfpairs-work/synthetic-ncm"))
-    parser.add_argument("--seeds", type=int, help="how many; the configuration's by default")
-    parser.add_argument("--quick", action="store_true", help="one seed, fewer rows and points")
-    parser.add_argument("--config", type=Path, default=CONFIG)
-    args = parser.parse_args(argv)
-    changes = (QUICK if args.quick else {}) | ({} if args.seeds is None else {"seeds": args.seeds})
-    try:
-        study = read_study(args.config, **changes)
-        table = summarise(row for seed in range(study.seeds) for row in measure(study, seed))
-        exact = [World(study, seed).distance(study.spurious, 0.0) for seed in range(study.seeds)]
-        lines = comparison(table, study, max(exact))
-        for name, content in {
-            "results.csv": as_csv(table),
-            "comparison.csv": as_csv(
-                [dict(zip(("measure", *HEAD[1:]), line, strict=True)) for line in lines]
-            ),
-            "figure.svg": draw(table, study, "svg"),
-            "figure.png": draw(table, study, "png"),
-        }.items():
-            write_bytes(args.out / name, content)
-    except CfpairsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    show([HEAD, *lines])
-    show(by_rank(table, study))
-    print(f"{args.out / 'results.csv'}, {args.out / 'figure.svg'}, {args.out / 'figure.png'}")
-    return 0
+    return run_simulated("synthetic-ncm", __doc__, work, argv, quick=QUICK)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,15 @@ Writes results.csv, figure.svg and figure.png.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from paper_tables import as_csv, as_image, config_of, finish, read_settings
+from paper_tables import Outcome, as_csv, as_image, config_of, read_settings, run_simulated
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from cfpairs import CfpairsError
 from cfpairs.probes.pica import PICAProjection
 from cfpairs.probes.probabilistic_pica import ProbabilisticPICA
 
@@ -146,31 +143,17 @@ def draw(study: Study, kind: str) -> bytes:
         return as_image(figure, kind)
 
 
+def work(path: Path, changes: dict[str, Any]) -> Outcome:
+    """Every seed, the comparison and the figures."""
+    study = read_settings(Study, path, **changes)
+    rows = [measure(study, seed) for seed in range(study.seeds)]
+    figures = {f"figure.{kind}": draw(study, kind) for kind in ("svg", "png")}
+    return Outcome(comparison(rows, study), {"results.csv": as_csv(rows), **figures})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study, print ``paper | ours | data used``, write table and figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("cfpairs-work/synthetic-pica"))
-    parser.add_argument("--seeds", type=int, help="how many; the configuration's by default")
-    parser.add_argument("--config", type=Path, default=CONFIG)
-    args = parser.parse_args(argv)
-    try:
-        study = read_settings(Study, args.config, **({} if args.seeds is None else {"seeds": args.seeds}))
-        rows = [measure(study, seed) for seed in range(study.seeds)]
-        finish(
-            args.out,
-            comparison(rows, study),
-            {
-                "results.csv": as_csv(rows),
-                "figure.svg": draw(study, "svg"),
-                "figure.png": draw(study, "png"),
-            },
-        )
-    except CfpairsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_simulated("synthetic-pica", __doc__, work, argv)
 
 
 if __name__ == "__main__":

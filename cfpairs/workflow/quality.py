@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from cfpairs.tables import write_bytes
 from cfpairs.workflow.context import Context
+from cfpairs.workflow.inputs import ProbeInputs, pair_arguments, pairs_at_hand
 
 if TYPE_CHECKING:
     from cfpairs.probes.crossfit import ItemRows
     from cfpairs.quality import PairQuality
-    from cfpairs.workflow.probing import ProbeInputs
 
 __all__ = [
     "assess_all",
@@ -73,8 +73,6 @@ def middle_ridge(context: Context) -> float:
 
 def _given(inputs: ProbeInputs, name: str, only: NDArray[np.integer] | None = None) -> dict[str, Any]:
     """Arguments of `assess_pairs` for the rows `only` of one pair set."""
-    from cfpairs.workflow.probing import pair_arguments
-
     pairs, kept = inputs.pairs[name], inputs.kept[name]
     if only is not None:
         pairs, kept = pairs.take(only), [kept[row] for row in only]
@@ -159,7 +157,6 @@ def first_line(context: Context, name: str) -> str:
     """
     from cfpairs.errors import CfpairsError
     from cfpairs.quality import assess_pairs
-    from cfpairs.workflow.probing import pairs_at_hand
 
     try:
         given = pairs_at_hand(context, name)

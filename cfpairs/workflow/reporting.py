@@ -27,8 +27,9 @@ from cfpairs.tables import (
     write_bytes,
 )
 from cfpairs.workflow.context import Context, StageResult
+from cfpairs.workflow.inputs import ProbeInputs, load_inputs
 from cfpairs.workflow.manifest import group_table, source_digest
-from cfpairs.workflow.probing import ProbeInputs, hand_notes, latest_run, load_inputs
+from cfpairs.workflow.probing import hand_notes, latest_run
 from cfpairs.workflow.quality import assess_all, stored_comparison, stored_quality
 
 if TYPE_CHECKING:

@@ -17,13 +17,8 @@ from cfpairs.review.desk import Desk
 from cfpairs.review.meter import Bench, Meter, Reading
 from cfpairs.tables import PAIRS, load_manifest, read_table
 from cfpairs.workflow.context import Context, StageResult
-from cfpairs.workflow.probing import (
-    ProbeInputs,
-    latest_run,
-    load_inputs,
-    pair_set_names,
-    run_spec,
-)
+from cfpairs.workflow.inputs import ProbeInputs, load_inputs, pair_set_names
+from cfpairs.workflow.probing import latest_run, run_spec
 from cfpairs.workflow.quality import middle_ridge, pair_quality, stored_quality
 
 __all__ = ["BenchMaker", "Review", "open_review", "reread"]

@@ -15,9 +15,10 @@ from cfpairs.tables import load_manifest, read_table
 from cfpairs.vectors import part_files
 from cfpairs.workflow.context import Context, StageResult
 from cfpairs.workflow.embeddings import embed, embeddings_state, encoder_id
+from cfpairs.workflow.inputs import pair_set_names
 from cfpairs.workflow.manifest import make_manifest, manifest_state
 from cfpairs.workflow.pairs import build_pairs, needs_embeddings, pairs_state
-from cfpairs.workflow.probing import latest_run, pair_set_names, probe, probe_state
+from cfpairs.workflow.probing import latest_run, probe, probe_state
 from cfpairs.workflow.reporting import report, report_state, standing_report
 
 __all__ = ["StageState", "run_stages", "stage_states"]

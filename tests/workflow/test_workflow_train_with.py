@@ -13,9 +13,10 @@ from cfpairs.vectors import write_vectors
 from cfpairs.workflow import Context, build_pairs
 from cfpairs.workflow.context import training_items
 from cfpairs.workflow.embeddings import encoder_id
+from cfpairs.workflow.inputs import pairs_at_hand
 from cfpairs.workflow.manifest import make_manifest
 from cfpairs.workflow.pairs import pairs_state
-from cfpairs.workflow.probing import pairs_at_hand, run_spec
+from cfpairs.workflow.probing import run_spec
 from tests.dataset_fakes import fake_waterbirds
 
 COUNTS = {
