@@ -60,7 +60,8 @@ def run_study(
         Highest rank that ``r = auto`` may choose for a pair set; higher ones are fitted for the curve alone.
     workers : int, optional
         Cores to use; by default all, at most 8. Large runs of many methods use a process a core, others a
-        thread; the results are the same.
+        thread; the results are the same. The fits of each take at most 1 GiB (`solver.MAX_BYTES`) beside the
+        rows.
 
     Raises
     ------
