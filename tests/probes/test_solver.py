@@ -56,6 +56,43 @@ def test_a_strong_penalty_costs_no_more_steps_than_none(data):
     assert np.abs(B @ fits.coef[3].T).max() < 1e-5 < np.abs(B @ fits.coef[1].T).max()
 
 
+@pytest.mark.parametrize("strength", [np.inf, 3.0])
+def test_one_factorisation_serves_every_rank(strength):
+    """Leading blocks of a Cholesky factor are factors of leading blocks."""
+    rng = np.random.default_rng(2)
+    d, ranks = 14, np.array([0, 1, 4, 7, 7])
+    diagonal, ridge, B = rng.uniform(0.1, 3, d), np.array([0.1, 0.1, 0.1, 0.1, 2.0]), rng.normal(size=(7, d))
+    metric = terms.Metric(diagonal, ridge, B, ranks, np.full(5, strength), 1.0, np.dtype(np.float64))
+    g = rng.normal(size=(d, 5, 2))
+    found, _ = metric.apply(g, np.zeros((5, 2)))
+    for i, r in enumerate(ranks):
+        inverse = np.diag(1 / (diagonal + ridge[i]))
+        inner = B[:r] @ inverse @ B[:r].T + np.eye(r) / (2 * strength)
+        direct = inverse - inverse @ B[:r].T @ np.linalg.inv(inner) @ B[:r] @ inverse
+        np.testing.assert_allclose(found[:, i], direct @ g[:, i], atol=1e-8)
+    assert np.abs(found[:, 3] - found[:, 2]).max() > 1e-3
+
+
+def test_the_curvature_where_a_fit_stands_is_inverted_within_the_constraint():
+    rng = np.random.default_rng(5)
+    n, d = 50, 9
+    rows, share, ridge = rng.normal(size=(n, d)) + 1, rng.uniform(0.01, 0.2, (n, 1)), 0.05
+    Q, B = np.linalg.qr(rng.normal(size=(d, 3)))[0], rng.normal(size=(2, d))
+    with_one = np.column_stack([rows, np.ones(n)])
+    hessian = with_one.T @ (share * with_one)
+    hessian[:d, :d] += ridge * np.eye(d) + 2 * 0.7 * B.T @ B
+    free = np.zeros((d + 1, d - 3 + 1))
+    free[:d, : d - 3] = np.linalg.svd(Q.T)[2][3:].T
+    free[d, -1] = 1.0
+    direct = free @ np.linalg.inv(free.T @ hessian @ free) @ free.T
+    g = rng.normal(size=d + 1)
+    metric = terms.LocalMetric(rows, share, ridge, Q, B, 0.7)
+    step, level = metric.apply(g[:d, None, None], g[d:][:, None])
+    np.testing.assert_allclose(np.append(step[:, 0, 0], level[0, 0]), direct @ g, atol=1e-10)
+    with pytest.raises(np.linalg.LinAlgError):
+        terms.LocalMetric(rows, share * 0.0, 0.0, Q, None, 0.0)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_fits_that_take_long_go_on_with_the_curvature_where_they_stand(classes, monkeypatch):
     """Weak ridge on rows that are separable: the curvature at zero says little about the end."""
