@@ -44,6 +44,13 @@ def test_even_noise_hides_no_direction(k: int, low: float, high: float) -> None:
     assert edges == pytest.approx(10, abs=1.0)
 
 
+def test_of_weak_directions_those_that_stand_out_are_counted() -> None:
+    """Twenty of 1.2 to 2.3 times the strength that can be seen at all: about thirteen can be told from noise."""
+    flips, edges = ranks(1000, 256, strengths(1.2, 2.3, 20, 1000, 256), "even", seeds=2)
+    assert flips == pytest.approx(13.0, abs=2.0)
+    assert edges == pytest.approx(12.8, abs=2.0)
+
+
 def test_noise_that_differs_from_pair_to_pair_fools_the_edge_and_not_the_flips() -> None:
     flips, edges = ranks(100, 256, strengths(3.2, 6.0, 10, 100, 256), "pairs")
     assert flips == pytest.approx(10, abs=2.0)
