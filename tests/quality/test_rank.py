@@ -45,7 +45,7 @@ def test_even_noise_hides_no_direction(k: int, low: float, high: float) -> None:
 
 
 def test_of_weak_directions_those_that_stand_out_are_counted() -> None:
-    """Twenty of 1.2 to 2.3 times the strength that can be seen at all: about thirteen can be told from noise."""
+    """Of twenty, 1.2 to 2.3 times what can be seen at all, about thirteen can be told from noise."""
     flips, edges = ranks(1000, 256, strengths(1.2, 2.3, 20, 1000, 256), "even", seeds=2)
     assert flips == pytest.approx(13.0, abs=2.0)
     assert edges == pytest.approx(12.8, abs=2.0)
