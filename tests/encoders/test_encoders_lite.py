@@ -151,18 +151,19 @@ def test_a_closed_encoder_can_be_used_again(real_images):
 
 
 @needs_openvino
-def test_openvino_is_much_faster_than_eager_torch(encoders, inputs):
-    """Processor time, so that other work on the machine does not count; measured 5 to 6 on AVX-512."""
+def test_openvino_is_faster_than_eager_torch(encoders, inputs):
+    """Least processor time of turns taken in alternation, so that other work on the machine counts little.
+
+    Two to six times, by the machine; how many is for a benchmark to say.
+    """
     batch = inputs[:4].numpy()
-    best = {}
-    for runtime, encoder in encoders.items():
-        times = []
-        for _ in range(3):
+    times = {runtime: [] for runtime in encoders}
+    for _ in range(5):
+        for runtime, encoder in encoders.items():
             start = time.process_time()
             encoder.encode(batch)
-            times.append(time.process_time() - start)
-        best[runtime] = min(times)
-    assert best["torch"] > 2 * best["openvino"]
+            times[runtime].append(time.process_time() - start)
+    assert min(times["torch"]) > 1.1 * min(times["openvino"])
 
 
 @needs_openvino
