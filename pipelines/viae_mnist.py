@@ -5,7 +5,7 @@ Data: four IDX files of grey images in ten classes, MNIST's as in the paper or F
 white square in a corner that tells the environment, SCMNIST draws the image in one colour channel. Labels are
 used by the classifiers alone.
 Cost, expected result and all settings: configs/viae-mnist.yaml.
-Run: python pipelines/viae_mnist.py --root DIR --out cfpairs-work/viae-mnist [--runs 10] [--quick]
+Run: python pipelines/viae_mnist.py --root DIR [--out DIR] [--runs 10] [--quick] [--validate]
 Writes results.csv, figure-4.png and figure-6.png; a run that is there is not made again, one that was broken
 off goes on.
 """
@@ -16,7 +16,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from paper_tables import as_csv, as_image, config_of, finish, read_settings
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from sklearn.exceptions import ConvergenceWarning
 
 from cfpairs import CfpairsError, ERMClassifier
 from cfpairs.datasets.idx import find_parts, read_part
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Codes = NDArray[np.float64]
 Row = dict[str, Any]
 
 CONFIG = config_of("viae-mnist")
@@ -49,12 +52,33 @@ TASKS = {
     "env_from_inv": ("environment from z_inv", "0.556 (0.066)", "0.583 (0.055)", "at most .60"),
     "env_from_env": ("environment from z_e", "1.0 (0)", "1.0 (0)", "at least .99"),
     "label_from_linear": ("label from principal components", "", "", ""),
+    "env_by_net": ("environment from z_inv by a network", "", "", ""),
+    "moved_env": ("moved images told as the target environment", "", "", ""),
+    "moved_label": ("label from principal components of moved images", "", "", ""),
 }
 """What each classifier reads and tells, the paper's accuracy (sd) on SMNIST and SCMNIST, and our target.
 
 The principal components of the images, as many as z_inv has, are a linear encoder that keeps all it can: what
-the same classifier makes of them says how hard the images are.
+the same classifier makes of them says how hard the images are, and what it and one of the environment make of
+images that are moved says what becomes of them. The network has one hidden layer: linear classifiers do not
+see all that z_inv may hold of the environment.
 """
+
+LINEAR = (
+    "label_from_inv",
+    "label_from_env",
+    "env_from_inv",
+    "env_from_env",
+    "label_from_linear",
+    "env_from_linear",
+)
+"""Linear classifiers; the last one is for moved images alone."""
+
+NETWORK_ROWS = 20_000
+"""Training images that the network learns from."""
+
+VALIDATION = 10_000
+"""Training images at the end of the file that ``--validate`` keeps for choosing settings."""
 
 TITLES = {"smnist": "SMNIST", "scmnist": "SCMNIST"}
 
@@ -98,10 +122,15 @@ class Grey:
     test_labels: Ints
 
 
-def read_grey(root: Path, study: Study) -> Grey:
-    """The first images of the IDX files in `root`."""
+def read_grey(root: Path, study: Study, validate: bool = False) -> Grey:
+    """The first images of the IDX files in `root`; `validate` takes the last training images for the test."""
     parts = {name: read_part(part) for name, part in find_parts(root).items()}
     name = KNOWN.get(tuple(parts["t10k"][1][:8].tolist()), f"IDX files of {root}")
+    if validate:
+        images, labels = parts["train"]
+        last = min(VALIDATION, len(images) // 6)
+        parts = {"train": (images[:-last], labels[:-last]), "t10k": (images[-last:], labels[-last:])}
+        name += " (held-out training images)"
     found: list[Any] = [name]
     for part, n in (("train", study.rows), ("t10k", study.test_rows)):
         images, labels = parts[part]
@@ -133,9 +162,9 @@ def halves(n: int, seed: int) -> Ints:
 
 
 def run_once(kind: str, grey: Grey, study: Study, run: int, out: Path) -> Row:
-    """Train the autoencoder and fit the four classifiers; what is on disk for these settings is taken."""
+    """Train the autoencoder and fit the classifiers; what is on disk for these settings is taken."""
     settings = study.model_dump(mode="json", exclude={"sets"})
-    key = fingerprint(2, kind, run, settings, grey.name, len(grey.train))
+    key = fingerprint(3, kind, run, settings, grey.name, len(grey.train))
     file = out / "runs" / f"{kind}-{run}.json"
     if file.is_file():
         found: Row = json.loads(file.read_text())
@@ -144,32 +173,74 @@ def run_once(kind: str, grey: Grey, study: Study, run: int, out: Path) -> Row:
     print(f"{TITLES[kind]}, run {run + 1}: an autoencoder and its classifiers", file=sys.stderr, flush=True)
     begun = time.perf_counter()
     model = train(kind, grey, study, run, out)
-    envs, worlds, codes = {}, {}, {}
-    for part in ("train", "test"):
-        images = getattr(grey, part)
-        envs[part] = halves(len(images), run)
-        worlds[part] = draw_world(kind, images, envs[part], study.square)
-        inv, own = encode(model, worlds[part], envs[part])
-        codes["inv", part], codes["env", part] = inv, own
-    codes |= components(worlds, study.inv_dim)
-    row: Row = {"set": kind, "run": run, "data": grey.name}
-    for name in TASKS:
-        what, _, source = name.split("_")
-        truth = {part: getattr(grey, f"{part}_labels") if what == "label" else envs[part] for part in envs}
-        probe = ERMClassifier(C=study.C, tol=1e-4).fit(codes[source, "train"], truth["train"])
-        row[name] = float((probe.predict(codes[source, "test"]) == truth["test"]).mean())
+    row: Row = {"set": kind, "run": run, "data": grey.name, **accuracies(kind, model, grey, study, run)}
     row |= {"seconds": time.perf_counter() - begun, "key": key}
     write_bytes(file, json.dumps(row, indent=1).encode())
     return row
 
 
-def components(worlds: dict[str, Pixels], dim: int) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """The images of either part as principal components of the training images, `dim` of them at most."""
+def accuracies(kind: str, model: VIAE, grey: Grey, study: Study, run: int) -> dict[str, float]:
+    """What the classifiers tell of the test images, as `TASKS` names it."""
+    truth: dict[tuple[str, str], Ints] = {}
+    codes: dict[tuple[str, str], Codes] = {}
+    worlds = {}
+    for part in ("train", "test"):
+        images = getattr(grey, part)
+        env = halves(len(images), run)
+        truth["env", part], truth["label", part] = env, getattr(grey, f"{part}_labels")
+        worlds[part] = draw_world(kind, images, env, study.square)
+        codes["inv", part], codes["env", part] = encode(model, worlds[part], env)
+    linear = components(worlds["train"], study.inv_dim)
+    codes |= {("linear", part): linear(images) for part, images in worlds.items()}
+    found, probes = {}, {}
+    for name in LINEAR:
+        what, _, source = name.split("_")
+        probe = ERMClassifier(C=study.C, tol=1e-4).fit(codes[source, "train"], truth[what, "train"])
+        found[name] = float((probe.predict(codes[source, "test"]) == truth[what, "test"]).mean())
+        probes[name] = probe
+    found["env_by_net"] = network(codes, truth)
+    env = truth["env", "test"]
+    moved = linear(moved_images(model, worlds["test"], env, run))
+    found["moved_env"] = float((probes["env_from_linear"].predict(moved) == 1 - env).mean())
+    found["moved_label"] = float(
+        (probes["label_from_linear"].predict(moved) == truth["label", "test"]).mean()
+    )
+    return found
+
+
+def components(train: Pixels, dim: int) -> Callable[[Pixels], Codes]:
+    """Principal components of the training images, `dim` of them at most: what makes codes of images."""
     from sklearn.decomposition import PCA
 
-    flat = {part: images.reshape(len(images), -1) for part, images in worlds.items()}
-    found = PCA(min(dim, *flat["train"].shape), svd_solver="covariance_eigh").fit(flat["train"])
-    return {("linear", part): found.transform(x).astype(np.float64) for part, x in flat.items()}
+    flat = train.reshape(len(train), -1)
+    found = PCA(min(dim, *flat.shape), svd_solver="covariance_eigh").fit(flat)
+    return lambda images: np.asarray(found.transform(images.reshape(len(images), -1)), np.float64)
+
+
+def network(codes: dict[tuple[str, str], Codes], truth: dict[tuple[str, str], Ints]) -> float:
+    """How often a network of one hidden layer tells the environment of test images from z_inv."""
+    from sklearn.neural_network import MLPClassifier
+
+    some = slice(NETWORK_ROWS)
+    net = MLPClassifier((64,), early_stopping=True, n_iter_no_change=3, max_iter=30, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        net.fit(codes["inv", "train"][some], truth["env", "train"][some])
+    return float(net.score(codes["inv", "test"], truth["env", "test"]))
+
+
+def moved_images(model: VIAE, x: Pixels, env: Ints, seed: int) -> Pixels:
+    """The images in the other environment, z_e drawn from its prior."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(x), 1000):
+            own = torch.from_numpy(env[start : start + 1000])
+            noise = torch.randn(len(own), model.env_dim, generator=generator)
+            parts.append(model.transfer(torch.from_numpy(x[start : start + 1000]), own, 1 - own, noise)[0])
+    return np.asarray(torch.cat(parts))
 
 
 def train(kind: str, grey: Grey, study: Study, run: int, out: Path) -> VIAE:
@@ -181,7 +252,7 @@ def train(kind: str, grey: Grey, study: Study, run: int, out: Path) -> VIAE:
     return train_viae(x, env, study.model, run, state=out / "runs" / f"{kind}-{run}.pt")
 
 
-def encode(model: VIAE, x: Pixels, env: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def encode(model: VIAE, x: Pixels, env: Ints) -> tuple[Codes, Codes]:
     """Means of z_inv and z_e."""
     import torch
 
@@ -281,13 +352,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("cfpairs-work/viae-mnist"))
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--quick", action="store_true", help="few images, a small model, two epochs")
+    parser.add_argument(
+        "--validate", action="store_true", help="test on the last training images, to choose settings by"
+    )
     parser.add_argument("--config", type=Path, default=CONFIG)
     args = parser.parse_args(argv)
     try:
         study = read_settings(Study, args.config, **(QUICK if args.quick else {}))
         if args.runs < 1:
             raise CfpairsError("runs cannot be used", got=args.runs, expected="1 or more")
-        grey = read_grey(args.root, study)
+        grey = read_grey(args.root, study, args.validate)
         rows = [run_once(kind, grey, study, run, args.out) for run in range(args.runs) for kind in study.sets]
         models = {TITLES[kind]: train(kind, grey, study, 0, args.out) for kind in study.sets}
         kinds = {TITLES[kind]: kind for kind in study.sets}

@@ -28,8 +28,8 @@ class ModelOptions(Strict):
         default=8.0, description="length of the prior means of z_e, which are orthogonal"
     )
     invariance: Annotated[float, Field(ge=0)] = Field(
-        default=10.0,
-        description="weight of the squared distances, in its own spread, of the environments' means of z_inv",
+        default=0.02,
+        description="weight of the squared distances of the environments' covariances of z_inv",
     )
     divergence: Annotated[float, Field(gt=0)] = Field(
         default=1.0, description="weight of the divergence of z_inv from its prior; 1: the bound itself"

@@ -14,15 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from cfpairs.errors import DataError
+from cfpairs.pairs.transfer.moments import CovarianceGap
 from cfpairs.pairs.transfer.options import ModelOptions
 from cfpairs.pairs.transfer.viae import VIAE
 from cfpairs.progress import SILENT, Progress
 from cfpairs.tables import fingerprint, write_bytes
 
-__all__ = ["FEWEST", "EnvironmentShift", "train_viae"]
+__all__ = ["FEWEST", "train_viae"]
 
 FEWEST = 20
 """An environment of fewer items teaches its encoder nothing."""
@@ -37,9 +38,6 @@ LARGEST_GRADIENT = 100.0
 
 RAMP = 0.2
 """Part of the steps in which the weight of the invariance rises."""
-
-FLOOR = 0.05
-"""Variance below which a coordinate of z_inv tells nothing: its prior's is 1."""
 
 
 def train_viae(
@@ -78,13 +76,14 @@ def train_viae(
     Notes
     -----
     The objective is minus the `Elbo.bound`, the divergence of z_inv times ``options.divergence``, plus
-    ``options.invariance`` times the `EnvironmentShift` of the means of ``q(z_inv | x, z_e)``: the constraint
-    of the paper's equation 2, that features have one distribution in every environment, as far as a linear
-    discriminant can tell.
+    ``options.invariance`` times the `CovarianceGap` of the means of ``q(z_inv | x, z_e)``. With the moments
+    that `EnvironmentNorm` makes equal this is the constraint of the paper's equation 2, that features have
+    one distribution in every environment, as far as second moments can tell. At the end those moments are
+    made exact on `x`, every group with the same weight where `group` is given.
     """
     n_env = _check(x, env)
     key = fingerprint(
-        "viae", 1, options.model_dump(mode="json"), seed, _digest(x), _digest(env), _digest(group)
+        "viae", 2, options.model_dump(mode="json"), seed, _digest(x), _digest(env), _digest(group)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -93,8 +92,8 @@ def train_viae(
             inv_dim=options.inv_dim, env_dim=options.env_dim, width=options.width, hidden=options.hidden,
             distance=options.distance,
         )  # fmt: skip
-    shift = EnvironmentShift(n_env, options.inv_dim)
-    run = _Run(model, shift, torch.optim.Adam(model.parameters(), lr=options.rate))
+    gap = CovarianceGap(n_env, options.inv_dim)
+    run = _Run(model, gap, torch.optim.Adam(model.parameters(), lr=options.rate, fused=True))
     done = run.resume(state, key)
     X, E = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(env)
     saved = time.monotonic()
@@ -104,49 +103,12 @@ def train_viae(
             _epoch(run, X, E, group, options, (seed, epoch))
             advance(1)
             last = epoch == options.epochs - 1
+            if last:
+                model.settle(X, E, None if group is None else torch.from_numpy(1.0 / _frequency(group)))
             if state is not None and (last or time.monotonic() - saved > SAVED_EVERY):
                 run.save(state, key, epoch + 1)
                 saved = time.monotonic()
     return model.eval()
-
-
-class EnvironmentShift(nn.Module):
-    """How far the environments' means of z_inv lie apart, over the last batches.
-
-    Parameters
-    ----------
-    n_env, dim : int
-
-    Notes
-    -----
-    ``sum_e s_e^T (W + f I)^-1 s_e``, s_e the shift of environment e's mean from the average of all and W the
-    covariance within environments: what a linear discriminant can tell of the environment. One batch would
-    say little of either, so both are running averages; the gradient goes through the batch's own shifts.
-    """
-
-    shift: Tensor
-    within: Tensor
-
-    def __init__(self, n_env: int, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("shift", torch.zeros(n_env, dim))
-        self.register_buffer("within", FLOOR * torch.eye(dim))
-
-    def forward(self, z: Tensor, env: Tensor) -> Tensor:
-        """The distance, whose gradient the encoder is to follow; `z` of shape (n, dim)."""
-        one_hot = torch.nn.functional.one_hot(env, len(self.shift)).to(z.dtype)
-        counts = one_hot.sum(0)
-        there = counts > 0
-        means = (one_hot.T @ z) / counts.clamp(min=1)[:, None]
-        shifts = (means - means[there].mean(0)) * there[:, None]
-        with torch.no_grad():
-            centred = z - means[env]
-            self.within.lerp_(centred.T @ centred / max(1, len(z) - int(there.sum())), 0.02)
-            self.shift[there] = self.shift[there].lerp(shifts[there], 0.1)
-            metric = self.within + FLOOR * torch.eye(z.shape[1])
-            directions = torch.linalg.solve(metric, self.shift.T).T
-        apart: Tensor = (directions * shifts).sum()
-        return apart
 
 
 @dataclass
@@ -154,12 +116,12 @@ class _Run:
     """All that a training changes."""
 
     model: VIAE
-    shift: EnvironmentShift
+    gap: CovarianceGap
     optimizer: torch.optim.Optimizer
 
     def save(self, path: Path, key: str, epochs: int) -> None:
         file = io.BytesIO()
-        parts = {name: getattr(self, name).state_dict() for name in ("model", "shift", "optimizer")}
+        parts = {name: getattr(self, name).state_dict() for name in ("model", "gap", "optimizer")}
         torch.save({"key": key, "epochs": epochs, **parts}, file)
         write_bytes(path, file.getvalue())
 
@@ -171,7 +133,7 @@ class _Run:
             held = torch.load(path, weights_only=True)
             if held["key"] != key:
                 return 0
-            for name in ("model", "shift", "optimizer"):
+            for name in ("model", "gap", "optimizer"):
                 getattr(self, name).load_state_dict(held[name])
             return int(held["epochs"])
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError):
@@ -216,7 +178,7 @@ def _epoch(
         bound = model.elbo(x, env, codes)
         loss = options.divergence * bound.inv + bound.env - bound.likelihood
         if options.invariance:
-            loss = loss + options.invariance * min(1.0, at / RAMP) * run.shift(codes.inv_mean, env)
+            loss = loss + options.invariance * min(1.0, at / RAMP) * run.gap(codes.inv_mean, env)
         if not torch.isfinite(loss):
             raise DataError(
                 "the autoencoder's training diverged",
@@ -233,8 +195,14 @@ def _order(n: int, group: NDArray[np.int64] | None, rng: np.random.Generator) ->
     """Rows of one epoch: every row once, or as many draws of which each group has the same part."""
     if group is None:
         return rng.permutation(n)
+    chance = 1.0 / _frequency(group)
+    return rng.choice(n, n, p=chance / chance.sum())
+
+
+def _frequency(group: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How many rows have each row's group."""
     _, number, counts = np.unique(group, return_inverse=True, return_counts=True)
-    return rng.choice(n, n, p=1.0 / (len(counts) * counts[number]))
+    return counts[number].astype(np.float64)
 
 
 def _batches(order: NDArray[np.int64], steps: int) -> Iterator[Tensor]:

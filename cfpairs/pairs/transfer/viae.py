@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["UNSEEN", "VIAE", "Codes", "Elbo", "prior_means"]
+from cfpairs.pairs.transfer.moments import UNSEEN, EnvironmentNorm
 
-UNSEEN = -1
-"""Environment of items that come from none of those that the model was trained on."""
+__all__ = ["UNSEEN", "VIAE", "Codes", "Elbo", "prior_means"]
 
 LOG_VARIANCE = (-8.0, 4.0)
 """Posterior log-variances are kept between these, so that no step can overflow."""
+
+
+CHUNK = 1000
+"""Items that are encoded at once after training."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,14 @@ def prior_means(n_env: int, env_dim: int, distance: float) -> Tensor:
     return means
 
 
+def _convolutions(shape: tuple[int, ...], width: int) -> nn.Sequential:
+    """Two strided convolutions, flattened."""
+    return nn.Sequential(
+        nn.Conv2d(shape[0], width, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
+    )  # fmt: skip
+
+
 class _Trunk(nn.Module):
     """From an item to features: two strided convolutions for images, one layer for vectors."""
 
@@ -75,10 +87,8 @@ class _Trunk(nn.Module):
         else:
             flat = 2 * width * math.prod(_quarters(shape))
             self.layers = nn.Sequential(
-                nn.Conv2d(shape[0], width, 3, stride=2, padding=1), nn.ReLU(),
-                nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU(),
-                nn.Flatten(), nn.Linear(flat, self.features), nn.ReLU(),
-            )  # fmt: skip
+                _convolutions(shape, width), nn.Linear(flat, self.features), nn.ReLU()
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.layers(x)
@@ -98,17 +108,40 @@ class _EnvEncoder(nn.Module):
 
 
 class _InvEncoder(nn.Module):
-    """``q(z_inv | x, z_e)``, the same for every environment."""
+    """``q(z_inv | x, z_e)``, the same for every environment but for the moments that are taken out of it.
 
-    def __init__(self, shape: tuple[int, ...], width: int, hidden: int, inv_dim: int, env_dim: int) -> None:
+    Its means are rectified first: from such codes a linear reader gets more than from linear ones.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], n_env: int, width: int, hidden: int, inv_dim: int, env_dim: int
+    ) -> None:
         super().__init__()
-        self.trunk = _Trunk(shape, width, hidden)
-        self.joined = nn.Linear(self.trunk.features + env_dim, self.trunk.features)
-        self.head = nn.Linear(self.trunk.features, 2 * inv_dim)
+        if len(shape) == 1:
+            features = hidden
+            self.trunk = nn.Sequential(
+                nn.Linear(shape[0], hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
+            )
+        else:
+            features = 2 * width * math.prod(_quarters(shape))
+            self.trunk = _convolutions(shape, width)
+        self.common = EnvironmentNorm(1, features)
+        self.head = nn.Linear(features + env_dim, 2 * inv_dim)
+        self.norm = EnvironmentNorm(n_env, inv_dim)
 
-    def forward(self, x: Tensor, z_env: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = torch.relu(self.joined(torch.cat([self.trunk(x), z_env], 1)))
-        return _split(self.head(hidden))
+    def forward(self, x: Tensor, env: Tensor, z_env: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self._raw(x, z_env)
+        return self.norm(mean, env), log_variance
+
+    def _raw(self, x: Tensor, z_env: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.common(self.trunk(x), torch.zeros(len(x), dtype=torch.int64, device=x.device))
+        mean, log_variance = _split(self.head(torch.cat([features, z_env], 1)))
+        return torch.relu(mean), log_variance
+
+    def settle(self, parts: Callable[[], Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]]) -> None:
+        """Settle both norms on items: parts of x, z_e, environments and weights, which are gone through twice."""
+        self.common.settle((self.trunk(x), torch.zeros_like(env), weights) for x, _, env, weights in parts())
+        self.norm.settle((self._raw(x, z_env)[0], env, weights) for x, z_env, env, weights in parts())
 
 
 class _Decoder(nn.Module):
@@ -162,7 +195,9 @@ class VIAE(nn.Module):
 
         E log p(x | z_inv, z_e) - KL(q_e(z_e | x) || N(mu_e, I)) - E KL(q(z_inv | x, z_e) || N(0, I)),
 
-    expectations by one draw. s^2 is learned with everything else.
+    expectations by one draw. s^2 is learned with everything else. The encoder of z_inv is conditioned on the
+    environment, by z_e as in the paper and by the environment's moments: its means have mean 0 and variance 1
+    in every environment.
 
     References
     ----------
@@ -188,7 +223,7 @@ class VIAE(nn.Module):
         self.environments = nn.ModuleList(
             _EnvEncoder(shape, width, hidden, self.env_dim) for _ in range(n_env)
         )
-        self.invariant = _InvEncoder(shape, width, hidden, inv_dim, self.env_dim)
+        self.invariant = _InvEncoder(shape, n_env, width, hidden, inv_dim, self.env_dim)
         self.decoder = _Decoder(shape, width, hidden, inv_dim + self.env_dim)
         self.log_variance = nn.Parameter(torch.tensor(-2.0))
         self.register_buffer("means", prior_means(n_env, self.env_dim, distance))
@@ -217,9 +252,32 @@ class VIAE(nn.Module):
         """Both posteriors, and a draw of each; without a generator the draws are the means."""
         env_mean, env_log_variance = self.environmental(x, env)
         z_env = _draw(env_mean, env_log_variance, generator)
-        inv_mean, inv_log_variance = self.invariant(x, z_env)
+        inv_mean, inv_log_variance = self.invariant(x, env, z_env)
         z_inv = _draw(inv_mean, inv_log_variance, generator)
         return Codes(inv_mean, inv_log_variance, z_inv, env_mean, env_log_variance, z_env)
+
+    @torch.no_grad()
+    def settle(self, x: Tensor, env: Tensor, weights: Tensor | None = None) -> VIAE:
+        """Go over to evaluation, with the exact moments of these items in place of running averages.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, *shape)
+        env : Tensor of int64, shape (n,)
+            0..n_env-1, each of them there.
+        weights : Tensor of shape (n,), optional
+            How much each item counts.
+        """
+        self.eval()
+        given = torch.ones(len(x), device=x.device) if weights is None else weights
+
+        def parts() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+            for start in range(0, len(x), CHUNK):
+                some = slice(start, start + CHUNK)
+                yield x[some], self.environmental(x[some], env[some])[0], env[some], given[some]
+
+        self.invariant.settle(parts)
+        return self
 
     def decode(self, z_inv: Tensor, z_env: Tensor) -> Tensor:
         """Mean of ``p(x | z_inv, z_e)``, shape (n, *shape)."""
