@@ -130,7 +130,7 @@ def read_grey(root: Path, study: Study, validate: bool = False) -> Grey:
         images, labels = parts["train"]
         last = min(VALIDATION, len(images) // 6)
         parts = {"train": (images[:-last], labels[:-last]), "t10k": (images[-last:], labels[-last:])}
-        name += " (held-out training images)"
+        name += ", held-out training images"
     found: list[Any] = [name]
     for part, n in (("train", study.rows), ("t10k", study.test_rows)):
         images, labels = parts[part]

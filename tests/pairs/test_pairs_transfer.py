@@ -18,9 +18,11 @@ from cfpairs.errors import CfpairsError, ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs
 from cfpairs.pairs.transfer import training
 from cfpairs.pairs.transfer.builder import TransferBuilder, TransferOptions
+from cfpairs.pairs.transfer.moments import EPSILON, FEW, UNSEEN, CovarianceGap, EnvironmentNorm
 from cfpairs.pairs.transfer.options import ModelOptions
-from cfpairs.pairs.transfer.training import EnvironmentShift, train_viae
-from cfpairs.pairs.transfer.viae import UNSEEN, VIAE, divergence, prior_means
+from cfpairs.pairs.transfer.training import train_viae
+from cfpairs.pairs.transfer.viae import VIAE, divergence, prior_means
+from cfpairs.probes.erm import ERMClassifier
 from cfpairs.tables import load_manifest
 from cfpairs.vectors import Embeddings
 from cfpairs.workflow.context import Context
@@ -102,15 +104,79 @@ def test_the_environment_moves_and_the_rest_stays(trained: VIAE) -> None:
     assert (sampled[:, 0] > 0).float().mean() > 0.95
 
 
-def test_the_constraint_is_what_a_linear_discriminant_can_tell() -> None:
+def means_apart(z: torch.Tensor, env: torch.Tensor) -> float:
+    return float((z[env == 0].mean(0) - z[env == 1].mean(0)).abs().max())
+
+
+def test_after_training_no_linear_classifier_tells_the_environment_from_z_inv(trained: VIAE) -> None:
+    x, env = (torch.from_numpy(part) for part in two_worlds())
+    with torch.inference_mode():
+        codes = trained.encode(x, env)
+        features = trained.invariant.trunk(x)
+        raw, _ = trained.invariant.raw(x, codes.env)
+
+    def told(z: torch.Tensor) -> float:
+        probe = ERMClassifier(C=1.0, tol=1e-6).fit(z.double().numpy(), env.numpy())
+        return float((probe.predict(z.double().numpy()) == env.numpy()).mean())
+
+    assert means_apart(codes.inv_mean, env) < 1e-5 and told(codes.inv_mean) < 0.6
+    spread = codes.inv_mean[env == 0].var(0, correction=0)
+    torch.testing.assert_close(spread, codes.inv_mean[env == 1].var(0, correction=0), atol=0.05, rtol=0)
+    for without in (raw, features):  # the control: the same encoder before its norms
+        assert means_apart(without, env) > 0.05 and told(without) > 0.6
+
+
+def test_the_norm_takes_the_moments_of_each_environment_out() -> None:
+    env = torch.tensor([0, 1] * 50)
+    z = (
+        torch.randn(100, 3, generator=torch.Generator().manual_seed(0)) * (1 + 2 * env[:, None])
+        + 4 * env[:, None]
+    )
+    norm = EnvironmentNorm(2, 3)
+    for part in (norm(z, env), *(norm(z, env) for _ in range(2))):
+        for own in (part[env == 0], part[env == 1]):
+            torch.testing.assert_close(own.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+            torch.testing.assert_close(own.var(0, correction=0), torch.ones(3), atol=2e-3, rtol=0)
+    norm.eval().settle([(z[:30], env[:30], torch.ones(30)), (z[30:], env[30:], torch.ones(70))])
+    assert means_apart(norm(z, env), env) < 1e-5
+    whole = (z - z[env == 1].mean(0)) / (z[env == 1].var(0, correction=0) + EPSILON).sqrt()
+    both = (norm(z, torch.zeros(100, dtype=torch.int64)) + whole) / 2
+    torch.testing.assert_close(norm(z, torch.full((100,), UNSEEN)), both, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_say_what_the_moments_of_an_environment_are_of() -> None:
+    z, env = torch.tensor([[0.0], [0.0], [0.0], [4.0], [1.0]]), torch.tensor([0, 0, 0, 0, 1])
+    norm = EnvironmentNorm(2, 1)
+    norm.settle([(z, env, torch.tensor([1 / 3, 1 / 3, 1 / 3, 1.0, 1.0]))])
+    torch.testing.assert_close(norm.mean[:, 0], torch.tensor([2.0, 1.0]))
+    torch.testing.assert_close(norm.variance[:, 0], torch.tensor([4.0, 0.0]))
+
+
+def test_an_environment_of_few_items_in_a_batch_is_not_centred_by_them() -> None:
+    norm, rng = EnvironmentNorm(2, 1), np.random.default_rng(0)
+    env = torch.tensor([0] * 60 + [1] * (FEW - 1))
+    alone = torch.tensor([[3.0]])
+    for _ in range(1500):
+        z = torch.from_numpy(rng.normal(size=(len(env), 1)).astype(np.float32)) + 5.0 * env[:, None]
+        norm(z, env)
+    found = norm(torch.cat([z[:60], alone]), torch.cat([env[:60], torch.ones(1, dtype=torch.int64)]))
+    assert float(found[-1]) == pytest.approx(-2.0, abs=0.3)  # its own mean would make it nought
+
+
+def test_the_constraint_is_the_distance_of_the_covariances() -> None:
     rng, env = torch.Generator().manual_seed(0), torch.arange(4000) % 2
-    z = torch.randn(4000, 3, generator=rng)
-    same, apart = EnvironmentShift(2, 3), EnvironmentShift(2, 3)
-    for _ in range(200):
-        near, far = same(z, env), apart(z + torch.tensor([2.0, 0.0, 0.0]) * env[:, None], env)
-    # Two shifts of one each, variance 1 plus the floor.
-    assert float(far) == pytest.approx(2 / 1.05, rel=0.1)
-    assert float(near) < 0.01
+    z = torch.randn(4000, 2, generator=rng)
+    turned = torch.where(env[:, None] == 1, z @ torch.tensor([[1.0, 0.6], [0.0, 0.8]]), z)
+    same, apart = CovarianceGap(2, 2), CovarianceGap(2, 2)
+    for _ in range(20):
+        near, far = same(z, env), apart(turned, env)
+    # Covariances of .6 and 0, two entries, each .3 from their average, twice.
+    assert float(far) == pytest.approx(2 * 2 * 0.3**2, rel=0.1) and float(near) < 0.01
+    assert float(apart(z[env == 0], env[env == 0])) == 0.0
+    moving = turned.clone().requires_grad_()
+    apart(moving, env).backward()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        assert float(apart(moving - 50.0 * moving.grad, env)) < float(apart(moving, env))
 
 
 def test_a_broken_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,25 @@ def test_the_study_runs_says_its_data_and_is_not_run_twice(tmp_path, capsys, mon
     assert study_of.main(given) == 0
 
 
+def test_validation_looks_at_no_test_image(tmp_path):
+    root = write_idx(tmp_path / "idx")
+    study = study_of.read_settings(study_of.Study, study_of.CONFIG, square=3)
+    whole, held = study_of.read_grey(root, study), study_of.read_grey(root, study, validate=True)
+    last = len(held.test)
+    assert "held-out" in held.name and "held-out" not in whole.name and last == len(whole.train) // 6
+    assert (held.train == whole.train[:-last]).all() and (held.test == whole.train[-last:]).all()
+    assert (held.test_labels == whole.train_labels[-last:]).all()
+
+
+def test_a_network_sees_what_no_linear_classifier_does():
+    rng, env = np.random.default_rng(0), np.arange(1000) % 2
+    z = rng.normal(size=(1000, 2)) * (1 + 4 * env[:, None])
+    codes = {("inv", part): z for part in ("train", "test")}
+    assert study_of.network(codes, {("env", part): env for part in ("train", "test")}) > 0.8
+    codes = {("inv", part): z / (1 + 4 * env[:, None]) for part in ("train", "test")}
+    assert study_of.network(codes, {("env", part): env for part in ("train", "test")}) < 0.65
+
+
 @pytest.mark.parametrize("more", [["--runs", "0"], ["--root", "nowhere"]])
 def test_wrong_input_is_one_line(tmp_path, capsys, more):
     root = write_idx(tmp_path / "idx", 20, 20, side=30)

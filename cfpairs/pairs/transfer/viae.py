@@ -110,7 +110,7 @@ class _EnvEncoder(nn.Module):
 class _InvEncoder(nn.Module):
     """``q(z_inv | x, z_e)``, the same for every environment but for the moments that are taken out of it.
 
-    Its means are rectified first: from such codes a linear reader gets more than from linear ones.
+    Those of images are rectified first: from such codes a linear reader gets more than from linear ones.
     """
 
     def __init__(
@@ -130,18 +130,19 @@ class _InvEncoder(nn.Module):
         self.norm = EnvironmentNorm(n_env, inv_dim)
 
     def forward(self, x: Tensor, env: Tensor, z_env: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = self._raw(x, z_env)
+        mean, log_variance = self.raw(x, z_env)
         return self.norm(mean, env), log_variance
 
-    def _raw(self, x: Tensor, z_env: Tensor) -> tuple[Tensor, Tensor]:
+    def raw(self, x: Tensor, z_env: Tensor) -> tuple[Tensor, Tensor]:
+        """Means before the moments of their environments are taken out, and log-variances."""
         features = self.common(self.trunk(x), torch.zeros(len(x), dtype=torch.int64, device=x.device))
         mean, log_variance = _split(self.head(torch.cat([features, z_env], 1)))
-        return torch.relu(mean), log_variance
+        return (torch.relu(mean) if x.ndim > 2 else mean), log_variance
 
     def settle(self, parts: Callable[[], Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]]) -> None:
-        """Settle both norms on items: parts of x, z_e, environments and weights, which are gone through twice."""
+        """Settle both norms on items: parts of x, z_e, environments and weights, gone through twice."""
         self.common.settle((self.trunk(x), torch.zeros_like(env), weights) for x, _, env, weights in parts())
-        self.norm.settle((self._raw(x, z_env)[0], env, weights) for x, z_env, env, weights in parts())
+        self.norm.settle((self.raw(x, z_env)[0], env, weights) for x, z_env, env, weights in parts())
 
 
 class _Decoder(nn.Module):
