@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
-from cfpairs.config import Strict, parse_options
+from cfpairs.config import Strict, check_options, parse_options
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cards import pair_card
@@ -117,8 +117,7 @@ class EditBuilder:
     version: ClassVar[int] = 2
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, EditOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="EditOptions")
+        options = check_options(EditOptions, options)
         self.options = options
         maker = resolve("editors", options.editor)
         chosen = parse_options(maker.Options, options.editor_options, f"editor {options.editor!r}")
