@@ -23,8 +23,9 @@ from cfpairs.cli import app
 from cfpairs.config import Config, DataConfig, EncoderConfig, PairConfig, parse_options
 from cfpairs.errors import CfpairsError, ConfigError, WorkspaceError
 from cfpairs.pairs.base import BuildInputs, PairSet, Spread
-from cfpairs.pairs.edit.builder import EditBuilder, EditOptions
+from cfpairs.pairs.edit.builder import EditBuilder
 from cfpairs.pairs.edit.making import Maker
+from cfpairs.pairs.edit.options import EditOptions
 from cfpairs.pairs.edit.sharding import EditShards
 from cfpairs.tables import load_manifest
 from cfpairs.workflow import Context, spreading
