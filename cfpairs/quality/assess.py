@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from cfpairs.errors import DataError
 from cfpairs.quality import flags
@@ -29,7 +28,7 @@ from cfpairs.quality.frame import Frame, frame_of
 from cfpairs.quality.inputs import MANY, Inputs, check_inputs
 from cfpairs.quality.look import Look, look_at_few, look_at_many, look_at_moments
 from cfpairs.quality.measure import Measured
-from cfpairs.quality.moments import PairMoments
+from cfpairs.quality.moments import PairMoments, cores, one_thread
 from cfpairs.quality.more import NOTHING, more_pairs
 from cfpairs.quality.partners import Partners, compare_partners, match_places, wrong_matches
 from cfpairs.quality.reliability import artefact, distance, wedin
@@ -158,7 +157,7 @@ def assess_pairs(
         control=control,
         makers=makers,
     )
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread():
         return _assess(inputs, moments, probe, shift, seed, draws)
 
 
@@ -206,15 +205,17 @@ def _assess(
     curves = _curves(sample, frame, look, seed)
     alignment = _alignment(look)
     r = _core(curves.rows, measured, alignment)
-    partners = _partners(sample, look.order, r, seed)
     advised = r if curves.left is None or r == 0 else recommend(curves.left, measured.rank)
     weights = None if probe is None else probe_rows(probe, directions[:, :advised])
-    doubts = _doubts(look, r, max(r, advised), seed)
+    with cores() as pool:  # some of it is work for one core
+        doubting = pool.submit(_doubts, look, r, max(r, advised), seed)
+        testing = pool.submit(_systematics, sample, directions, r, seed)
+        matching = pool.submit(_partners, sample, look.order, r, seed)
+        cells = cell_rows(inputs, max(1, measured.rank), look.index)
+        doubts, systematics, partners = doubting.result(), testing.result(), matching.result()
     if weights is not None and inputs.X is not None and inputs.y is not None and inputs.labels is not None:
         doubts += flags.label_changing(inputs.D, inputs.labels, weights, inputs.X, inputs.y, inputs.a)
     agreement = halves.at(max(1, r))
-    cells = cell_rows(inputs, max(1, measured.rank), look.index)
-    systematics = _systematics(sample, directions, r, seed)
     at_core = next((row for row in curves.rows if row.r == r), None)
     bend = flags.bend(look.robust[:, : max(r, measured.rank)], directions, r)
     off = None

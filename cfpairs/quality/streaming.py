@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh, qr
+from scipy.linalg import eigh
 from scipy.optimize import brentq
 
 from cfpairs.quality.moments import FOLDS, PairMoments, at_once
@@ -100,7 +100,7 @@ def top_directions(gram: Floats, r: int, start: Floats | None = None) -> Floats:
         return np.asarray(eigh(gram, subset_by_index=(d - r, d - 1))[1][:, ::-1])
     basis = start
     for _ in range(_STEPS):
-        basis = qr(gram @ basis, mode="economic", check_finite=False)[0]
+        basis = np.linalg.qr(gram @ basis)[0]  # unlike SciPy's it lets other threads go on
     _, turn = np.linalg.eigh(basis.T @ gram @ basis)
     return np.asarray(basis @ turn[:, ::-1][:, :r])
 
@@ -128,7 +128,7 @@ def halves_of_moments(
 
     def leading(half: Sequence[int]) -> Floats:
         gram = moments.robust_gram(half)
-        return top_directions(gram if whiten is None else whiten(gram), r, start)
+        return top_directions(gram if whiten is None else whiten(gram), r, start[:, : 2 * r + 2 * _BESIDE])
 
     splits = [(0, *rest) for rest in combinations(range(1, FOLDS), FOLDS // 2 - 1)]
     r = max(0, min(max_rank, start.shape[1] - _BESIDE, moments.dim))
