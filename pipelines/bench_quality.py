@@ -43,6 +43,7 @@ def seconds(works: Sequence[Callable[[], object]], rounds: int) -> list[float]:
     least = [np.inf] * len(works)
     for _ in range(rounds):
         for place, work in enumerate(works):
+            time.sleep(0.2)  # BLAS' threads go on waiting for work some time after the last
             begun = time.perf_counter()
             work()
             least[place] = min(least[place], time.perf_counter() - begun)

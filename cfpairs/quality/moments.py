@@ -34,9 +34,9 @@ _MOST_THREADS = 8
 _NEAR = 1.05  # times the limit: shortening by less changes no direction that could be seen
 
 
-def blocks(shape: tuple[int, ...], *, times: int = 1) -> Iterator[slice]:
+def blocks(shape: tuple[int, ...], *, times: float = 1.0) -> Iterator[slice]:
     """Slices of rows of a (k, d) matrix that take about 48 MiB each in float64, or so many times that."""
-    step = max(256, times * _BLOCK_BYTES // (8 * max(1, shape[1])))
+    step = max(256, int(times * _BLOCK_BYTES) // (8 * max(1, shape[1])))
     for start in range(0, shape[0], step):
         yield slice(start, min(start + step, shape[0]))
 

@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 _BITS, _BANDS = 48, 3
 _NEAR_BITS = 6  # of 48: three are expected at an angle of .2, a cosine of .98
 _LARGEST_BUCKET = 256
+_BLOCK = 0.125  # of a common block: what is read stays in the cache
 _NEIGHBOURS = 1024  # that say how far apart two pairs usually are
 _AT_ONCE = 2048
 
@@ -99,7 +100,7 @@ def score_pairs(
         signs ^= signs[:, :1]  # the same for a difference and its opposite
         marks[rows, : _BITS // 8] = np.packbits(signs, axis=1)
 
-    side_by_side(read, blocks(D.shape))
+    side_by_side(read, blocks(D.shape, times=_BLOCK))
     near = 0.0
     if full >= NEAR_DIMENSIONS:
         some = np.unique(np.linspace(0, k - 1, _NEIGHBOURS).astype(np.int64))
