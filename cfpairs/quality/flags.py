@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,7 @@ class Doubt:
     severity: float
 
 
-def flag_rows(doubts: list[Doubt], pair_ids: tuple[str, ...]) -> tuple[FlagRow, ...]:
+def flag_rows(doubts: list[Doubt], pair_ids: Sequence[str]) -> tuple[FlagRow, ...]:
     """Rows of the report, the gravest first."""
     return tuple(
         FlagRow(pair_ids[d.index], d.flag, d.score, d.reason, d.severity) for d in by_gravity(doubts)
@@ -81,7 +82,7 @@ def _weight(doubt: Doubt) -> float:
     return (0.5 if doubt.flag == "dominates" else 1.0) * min(doubt.severity, MOST_SEVERE)
 
 
-def duplicates(D: Floats, pair_ids: tuple[str, ...]) -> tuple[list[Doubt], NDArray[np.bool_]]:
+def duplicates(D: Floats, pair_ids: Sequence[str]) -> tuple[list[Doubt], NDArray[np.bool_]]:
     """Pairs that repeat an earlier difference, up to its sign; and which pairs are not such copies.
 
     Copies of one pair look like a direction of their own. A near copy points the same way (cosine over .98)
@@ -115,7 +116,7 @@ def are_copies(one: Floats, two: Floats, cosine: Floats, limit: float) -> NDArra
     return np.asarray((cosine > DUPLICATE_COSINE) & (apart <= np.maximum(EQUAL * one, limit)))
 
 
-def copy_doubts(first: NDArray[np.integer], cosine: Floats, pair_ids: tuple[str, ...]) -> list[Doubt]:
+def copy_doubts(first: NDArray[np.integer], cosine: Floats, pair_ids: Sequence[str]) -> list[Doubt]:
     """Doubts about pairs that repeat the pair `first`, -1 for none, at this cosine; both of shape (k,)."""
     best = np.minimum(1.0, cosine)
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,24 @@ MANY = 8192
 """From this number of pairs on they are read in blocks."""
 
 
+class _Numbers(Sequence[str]):
+    """The numbers from 0 as words, which are made when they are asked for."""
+
+    def __init__(self, count: int) -> None:
+        self._range = range(count)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        found = self._range[index]
+        return str(found) if isinstance(found, int) else tuple(map(str, found))
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Checked arrays; absent ones are None.
@@ -41,7 +59,7 @@ class Inputs:
         Of the pairs, coded as `y` is.
     clusters : ndarray of shape (k,)
         Pairs of one cluster share a source: as given, or by an equal vector on one side.
-    pair_ids : tuple of str
+    pair_ids : sequence of str
     env_a, env_b : ndarray of shape (k,) or None
         Environments of the two sides, coded as `env` is.
     control : ndarray of shape (c, d) or None
@@ -57,7 +75,7 @@ class Inputs:
     a: Floats | None
     labels: Codes | None
     clusters: Codes
-    pair_ids: tuple[str, ...]
+    pair_ids: Sequence[str]
     env_a: Codes | None
     env_b: Codes | None
     control: Floats | None
@@ -128,7 +146,7 @@ def check_inputs(
     names = None if pair_ids is None else tuple(map(str, pair_ids))
     differences, lengths = _measured(D, "the pair differences", "pairs", names, lazy=True)
     k, d = differences.shape
-    ids = names if names is not None else tuple(map(str, range(k)))
+    ids = names if names is not None else _Numbers(k)
     _length("pair_ids", len(ids), k, "pairs")
     items = None if X is None else _matrix(X, "the training items", "items", None, columns=d)
     sides = None if a is None else _matrix(a, "the a sides of the pairs", "pairs", ids, columns=d, lazy=True)

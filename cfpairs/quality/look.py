@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 
 SAMPLE = 4096
 _LEADING = 72  # directions that halves may be compared by, and some more
+_RUNS = 256  # of neighbours, that go to one fold each
 _GROWS_FROM = 6  # a rank below is not worth counting again in parts
 
 
@@ -180,9 +181,16 @@ def look_at_many(
 
 
 def _folds(clusters: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """A fold for every pair, the same for pairs of one cluster, in equal shares."""
+    """A fold for every pair, the same for pairs of one cluster, in equal shares.
+
+    Where no clusters are known, some neighbours in the list go together: pairs of one source tend to follow
+    one another, and halves that share sources agree whatever they show.
+    """
     codes = by_appearance(clusters)
     count = int(codes.max(initial=-1)) + 1
+    if count == len(codes) and count:
+        codes = np.arange(count) // max(1, count // _RUNS)
+        count = int(codes[-1]) + 1
     return np.asarray((np.random.default_rng([seed, 9]).permutation(count) % FOLDS)[codes])
 
 

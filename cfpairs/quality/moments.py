@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +30,7 @@ R = TypeVar("R")
 FOLDS = 6
 _BLOCK_BYTES = 48 << 20
 _BLOCKS_AT_ONCE = 2  # so that a fold's share of them is worth a product
+_RUN = 256  # rows on average that are worth a product
 _CUT_ROWS = 1024  # of shortened pairs that are multiplied at once
 _MOST_THREADS = 8
 _NEAR = 1.05  # times the limit: shortening by less changes no direction that could be seen
@@ -96,6 +98,16 @@ def _wait(works: Sequence[Future[None]]) -> None:
         work.result()
 
 
+def _runs(members: NDArray[np.int64]) -> list[slice] | list[NDArray[np.int64]]:
+    """Rows (n,) in ascending order as long runs of neighbours, which need no copy; else all of them."""
+    if not len(members):
+        return []
+    ends = np.append(np.flatnonzero(np.diff(members) > 1) + 1, len(members))
+    if len(members) < _RUN * len(ends):
+        return [members]
+    return [slice(members[a], members[b - 1] + 1) for a, b in pairwise((0, *ends.tolist()))]
+
+
 class _Fold:
     """Sums over the pairs of one fold, as they are, and what shortening takes from these.
 
@@ -108,14 +120,15 @@ class _Fold:
         self.excess = np.zeros((dim, dim), dtype=np.float32)
         self._cuts: list[NDArray[np.float32]] = []
 
-    def add(self, rows: Floats, lengths: Floats, limit: float) -> None:
-        """Add some rows; the sums hold after `settle`."""
-        self.n_pairs += len(rows)
-        add_products(self.gram, rows)
-        long = lengths > _NEAR * limit
-        if long.any():
+    def add(self, block: NDArray[Any], members: NDArray[np.int64], lengths: Floats, limit: float) -> None:
+        """Add some rows of a block, whose rows have these lengths; the sums hold after `settle`."""
+        self.n_pairs += len(members)
+        for rows in _runs(members):
+            add_products(self.gram, block[rows].astype(np.float64, copy=False))
+        long = members[lengths[members] > _NEAR * limit]
+        if len(long):
             share = np.sqrt(1.0 - (limit / lengths[long]) ** 2)
-            self._cuts.append((rows[long] * share[:, None]).astype(np.float32))
+            self._cuts.append((block[long] * share[:, None]).astype(np.float32))
             if sum(map(len, self._cuts)) >= _CUT_ROWS:
                 self._multiply()
 
@@ -267,10 +280,7 @@ class PairMoments:
         def add(fold: int) -> None:
             if before:
                 before[fold].result()
-            members = chosen[folds[chosen] == fold]
-            if len(members):
-                rows = block[members].astype(np.float64, copy=False)
-                self._folds[fold].add(rows, lengths[members], limit)
+            self._folds[fold].add(block, chosen[folds[chosen] == fold], lengths, limit)
 
         short = np.minimum(lengths[chosen], limit) ** 2
         self._squares += short.sum(), (short**2).sum()

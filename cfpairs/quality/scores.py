@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,9 +109,7 @@ def score_pairs(
     return Scores(left, leverage, marks.view(np.uint64)[:, 0], near)
 
 
-def copies(
-    D: NDArray[np.floating], scores: Scores, lengths: Floats, pair_ids: tuple[str, ...]
-) -> list[Doubt]:
+def copies(D: NDArray[np.floating], scores: Scores, lengths: Floats, pair_ids: Sequence[str]) -> list[Doubt]:
     """Pairs whose difference an earlier pair has too, up to its sign; see `flags.duplicates`.
 
     Two pairs are compared if a third of their marks are equal and most of the others. So equal differences
