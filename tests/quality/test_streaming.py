@@ -11,6 +11,7 @@ import pytest
 from cfpairs.errors import DataError
 from cfpairs.quality import PairMoments, assess_pairs, inputs
 from cfpairs.quality.flags import duplicates
+from cfpairs.quality.look import _folds
 from cfpairs.quality.rank import flip_rank, winsorize
 from cfpairs.quality.scores import copies, score_pairs
 from cfpairs.quality.spectrum import spectrum, spectrum_of_moment
@@ -61,6 +62,38 @@ def test_the_order_of_threads_does_not_show(monkeypatch: pytest.MonkeyPatch) -> 
     assert grams[0][-1] == pytest.approx(rows.T @ rows, rel=1e-10)
     counts = [found.count([fold]) for fold in range(6)]
     assert sum(counts) == 5000 and max(counts) - min(counts) < 30
+
+
+def test_neighbours_that_share_a_fold_give_the_sums_of_single_pairs() -> None:
+    rng = np.random.default_rng(3)
+    rows = (rng.normal(size=(9000, 12)) * rng.gamma(3.0, size=(9000, 1))).astype(np.float32)
+    runs = rng.permutation(np.arange(18) % 6)[np.arange(9000) // 500]
+    keep = np.ones(9000, dtype=bool)
+    keep[[0, 700, 8999]] = False
+    whole = PairMoments(12, limit=5.0).update(rows, folds=runs, keep=keep)
+    for fold in range(6):
+        own = rows[keep & (runs == fold)].astype(np.float64)
+        lengths = np.linalg.norm(own, axis=1, keepdims=True)
+        cut = own * np.where(lengths > 1.05 * 5.0, 5.0 / lengths, 1.0)
+        assert whole.gram([fold]) == pytest.approx(own.T @ own, rel=1e-10)
+        assert whole.robust_gram([fold]) == pytest.approx(
+            cut.T @ cut, abs=1e-5 * float(np.trace(own.T @ own))
+        )
+    one_by_one = PairMoments(12, limit=5.0)
+    order = np.argsort(runs[keep], kind="stable")[::-1]  # the same pairs as rows that are no neighbours
+    one_by_one.update(rows[keep][order], folds=runs[keep][order])
+    assert one_by_one.gram() == pytest.approx(whole.gram(), rel=1e-10)
+
+
+def test_a_long_list_is_split_by_neighbours_and_a_known_source_is_never_split() -> None:
+    folds = _folds(np.arange(10_000), 0)
+    assert np.unique(folds[:39]).size == 1 and set(folds.tolist()) == set(range(6))
+    assert np.flatnonzero(np.diff(folds)).size < 260
+    assert np.bincount(folds).max() - np.bincount(folds).min() < 0.05 * 10_000
+    sources = np.random.default_rng(0).integers(0, 900, 10_000)
+    folds = _folds(sources, 0)
+    assert all(np.unique(folds[sources == source]).size == 1 for source in range(900))
+    assert _folds(np.zeros(0, dtype=np.int64), 0).size == 0
 
 
 def test_a_block_that_is_refused_leaves_the_sums_of_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
