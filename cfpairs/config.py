@@ -27,6 +27,7 @@ __all__ = [
     "ProbeConfig",
     "ReportConfig",
     "Strict",
+    "check_options",
     "dump_config",
     "parse_config",
     "parse_options",
@@ -243,6 +244,19 @@ def parse_options(model: type[Options], values: Mapping[str, Any], where: str) -
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(f"{where}: {explain(error, model)}") from error
+
+
+def check_options(model: type[Options], options: BaseModel) -> Options:
+    """The same options, which must be those of this model: for what is made with options of any kind.
+
+    Raises
+    ------
+    ConfigError
+        If they are another model's.
+    """
+    if not isinstance(options, model):
+        raise ConfigError("wrong options", got=type(options).__name__, expected=model.__name__)
+    return options
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

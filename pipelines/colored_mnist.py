@@ -12,32 +12,27 @@ Writes results.csv, figure.svg and figure.png; what was drawn, encoded and fitte
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from image_studies import (
     SAID,
     Row,
-    add_arguments,
     by_accuracy,
+    image_parser,
     images_used,
     measured,
     open_context,
     plain,
     prepare,
 )
-from paper_tables import as_csv, as_image, config_of, finish
+from paper_tables import as_csv, as_image, drawing, exit_status, figure_files, finish, open_frame
 
-from cfpairs import CfpairsError
 from cfpairs.config import PairConfig
 from cfpairs.workflow import Context
 
-CONFIG = config_of("colored-mnist")
 PAIRS = (32, 64, 128, 256, 512)
 RANKS = tuple(range(2, 25, 2))
 """The paper chooses r in [2, 24]."""
@@ -155,16 +150,13 @@ def comparison(rows: Sequence[Row], most: int, data: str) -> list[tuple[str, str
 
 def draw(rows: Sequence[Row], kind: str) -> bytes:
     """Accuracy in the test domain against the number of pairs (E.1), and of the methods without any."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
 
     def level(method: str) -> float:
         return 100 * float(
             next(r["average"] for r in rows if r["method"] == method and r["selection"] == "in-domain")
         )
 
-    with mpl.rc_context({"svg.hashsalt": "colored-mnist", "font.size": 9}):
-        figure = Figure(figsize=(6.2, 4), layout="constrained")
+    with drawing("colored-mnist", 6.2, 4) as figure:
         axes = figure.subplots()
         for rule, colour in (("in-domain", "#2c6fbb"), ("pairs", "#0b6e4f"), ("accuracy", "#d9822b")):
             own = sorted(
@@ -179,46 +171,35 @@ def draw(rows: Sequence[Row], kind: str) -> bytes:
         axes.set_xscale("log", base=2)
         axes.set_xticks(k, [f"{value:g}" for value in k])
         axes.set(xlabel="exact pairs", ylabel="accuracy in the test domain, %", ylim=(0, 100))
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
         axes.legend(frameon=False, fontsize=8)
         return as_image(figure, kind)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@exit_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the study, print ``paper | ours | data used``, write table and figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser, Path("cfpairs-work/colored-mnist"), CONFIG)
+    parser = image_parser(__doc__, "colored-mnist")
     parser.add_argument("--limit", type=int, help="most images of each part; the configuration's by default")
     parser.add_argument("--pairs", type=int, nargs="+", default=PAIRS, metavar="K")
     args = parser.parse_args(argv)
     options: dict[str, Any] = {} if args.limit is None else {"limit": args.limit}
-    try:
-        most = MAIN if MAIN in args.pairs else max(args.pairs)
-        colours = open_context(args.config, args.out / "colours", args.root, args.encoder, options)
-        domains = open_context(
-            args.config, args.out / "domains", args.root, args.encoder, {**options, "environment": "domain"}
-        )
-        rows = measure_pairs(colours, args.pairs, most)
-        used = images_used(colours)
-        rows = [
-            *measure_plain(domains, colours),
-            *rows,
-            *measure_ceiling(colours, used["train"], f"edit-{min(args.pairs)}"),
-        ]
-        spec = colours.config.encoder.spec
-        data = f"{args.root.name}, {used['train']} train, {used['test']} test images, {spec}"
-        files = {
-            "results.csv": as_csv(rows),
-            "figure.svg": draw(rows, "svg"),
-            "figure.png": draw(rows, "png"),
-        }
-        finish(args.out, comparison(rows, most, data), files)
-    except CfpairsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    most = MAIN if MAIN in args.pairs else max(args.pairs)
+    colours = open_context(args.config, args.out / "colours", args.root, args.encoder, options)
+    domains = open_context(
+        args.config, args.out / "domains", args.root, args.encoder, {**options, "environment": "domain"}
+    )
+    rows = measure_pairs(colours, args.pairs, most)
+    used = images_used(colours)
+    rows = [
+        *measure_plain(domains, colours),
+        *rows,
+        *measure_ceiling(colours, used["train"], f"edit-{min(args.pairs)}"),
+    ]
+    spec = colours.config.encoder.spec
+    data = f"{args.root.name}, {used['train']} train, {used['test']} test images, {spec}"
+    files = {"results.csv": as_csv(rows), **figure_files(draw, rows)}
+    finish(args.out, comparison(rows, most, data), files)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from cfpairs import CfpairsError
+from cfpairs.config import Strict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,12 +23,6 @@ Ints = NDArray[np.int64]
 
 FEWEST = 40
 """Rows, below which there is nothing to split."""
-
-
-class Strict(BaseModel):
-    """Settings; what they mean is said in the configuration files."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Attribute(Strict):

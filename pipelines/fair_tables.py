@@ -6,7 +6,6 @@ distance, frozen, and judged by two networks that read the target and the sensit
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -17,10 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fair_data import Array, Ints, Part, Study, read_table, split
-from paper_tables import as_csv, as_image, config_of, finish, read_settings
+from paper_tables import (
+    as_csv,
+    as_image,
+    config_of,
+    drawing,
+    exit_status,
+    figure_files,
+    finish,
+    open_frame,
+    read_settings,
+    study_parser,
+)
 from parallel_nets import Stack, Training, train_causal
 
-from cfpairs import CfpairsError
 from cfpairs.tables import fingerprint, write_bytes
 
 if TYPE_CHECKING:
@@ -160,11 +169,7 @@ def comparison(rows: Sequence[Row], study: Study, told: Told, data: str) -> list
 
 def draw(rows: Sequence[Row], study: Study, title: str, kind: str) -> bytes:
     """Target accuracy against the adversary's, a point a weight (the paper's figures 4 and 5)."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": title, "font.size": 9}):
-        figure = Figure(figsize=(5.6, 3.9), layout="constrained")
+    with drawing(title, 5.6, 3.9) as figure:
         axes = figure.subplots()
         target, adversary = (
             np.array([means_of(rows, weight, name) for weight in (*study.weights, None)]).T
@@ -181,14 +186,15 @@ def draw(rows: Sequence[Row], study: Study, title: str, kind: str) -> bytes:
             said = "commonest class" if name == "target" else None
             line(means_of(rows, None, f"common_{name}")[0], color="#777777", lw=0.9, ls="--", label=said)
         axes.set(xlabel="adversary accuracy in test, %", ylabel="target accuracy in test, %", title=title)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
         axes.legend(frameon=False, fontsize=8)
         return as_image(figure, kind)
 
 
-def run_study(name: str, told: Told, said: str | None, argv: Sequence[str] | None) -> int:
+@exit_status
+def run_study(name: str, told: Told, said: str | None, argv: Sequence[str] | None) -> None:
     """Run a study, print ``paper | ours | data used``, write table and figures; returns the status."""
-    parser = argparse.ArgumentParser(description=said, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(said)
     parser.add_argument(
         "--data", type=Path, required=True, help="the table; all of it where there is no --test"
     )
@@ -199,26 +205,20 @@ def run_study(name: str, told: Told, said: str | None, argv: Sequence[str] | Non
     parser.add_argument("--config", type=Path, default=config_of(name))
     args = parser.parse_args(argv)
     changes = (QUICK if args.quick else {}) | ({} if args.runs is None else {"runs": args.runs})
-    try:
-        study = read_settings(Study, args.config, **changes)
-        table = read_table(args.data, study)
-        other = None if args.test is None else read_table(args.test, study)
-        rows: list[Row] = []
-        for run in range(study.runs):
-            train, test = split(table, other, study, run)
-            rows += measured(train, test, study, run, args.out)
-        counts = f"{len(train.y)} + {len(test.y)} rows"
-        data = f"{args.data.name}, {counts}, {study.runs} run{'s' * (study.runs > 1)}"
-        files = {
-            "results.csv": as_csv([row | {"lambda": _named(row["lambda"])} for row in rows]),
-            "figure.svg": draw(rows, study, name, "svg"),
-            "figure.png": draw(rows, study, name, "png"),
-        }
-        finish(args.out, comparison(rows, study, told, data), files)
-    except CfpairsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    study = read_settings(Study, args.config, **changes)
+    table = read_table(args.data, study)
+    other = None if args.test is None else read_table(args.test, study)
+    rows: list[Row] = []
+    for run in range(study.runs):
+        train, test = split(table, other, study, run)
+        rows += measured(train, test, study, run, args.out)
+    counts = f"{len(train.y)} + {len(test.y)} rows"
+    data = f"{args.data.name}, {counts}, {study.runs} run{'s' * (study.runs > 1)}"
+    files = {
+        "results.csv": as_csv([row | {"lambda": _named(row["lambda"])} for row in rows]),
+        **figure_files(draw, rows, study, name),
+    }
+    finish(args.out, comparison(rows, study, told, data), files)
 
 
 def _named(weight: float | None) -> float | str:

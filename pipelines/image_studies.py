@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from paper_tables import config_of, study_parser
+
 from cfpairs.config import parse_options
 from cfpairs.registry import resolve
 from cfpairs.tables import read_table
@@ -126,12 +128,14 @@ def plain(rows: Iterable[Row], **more: Any) -> list[Row]:
     ]
 
 
-def add_arguments(parser: argparse.ArgumentParser, out: Path, config: Path) -> None:
-    """The options that all of them have."""
+def image_parser(said: str | None, name: str) -> argparse.ArgumentParser:
+    """The options that all of them have; `name`, with hyphens, is of the configuration and the folder."""
+    parser = study_parser(said)
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--encoder", help="lite, timm:MODEL or open_clip:MODEL/WEIGHTS; the configuration's")
-    parser.add_argument("--out", type=Path, default=out)
-    parser.add_argument("--config", type=Path, default=config)
+    parser.add_argument("--out", type=Path, default=Path("cfpairs-work") / name)
+    parser.add_argument("--config", type=Path, default=config_of(name))
+    return parser
 
 
 def _tell(line: str) -> None:

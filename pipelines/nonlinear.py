@@ -10,7 +10,6 @@ Writes results.csv, figure.svg and figure.png; every epoch is kept, so that a ru
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +18,23 @@ from typing import Annotated
 import numpy as np
 import torch
 from finetuning import METHODS, Row, Run, Settings, fine_tune
-from paper_tables import as_csv, as_image, config_of, finish, read_settings
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from paper_tables import (
+    as_csv,
+    as_image,
+    config_of,
+    drawing,
+    exit_status,
+    figure_files,
+    finish,
+    open_frame,
+    read_settings,
+    study_parser,
+)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from workspace_images import World, read_world
 
 from cfpairs import CfpairsError, Workspace
+from cfpairs.config import Strict
 from cfpairs.tables import fingerprint
 from cfpairs.workflow import Context, build_pairs, find_config
 
@@ -42,10 +53,8 @@ COLOURS = {
 }  # fmt: skip
 
 
-class Study(BaseModel):
+class Study(Strict):
     """Settings; what they mean is said in the configuration file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     pair_set: str
     edits_in_training: bool
@@ -144,12 +153,9 @@ def comparison(rows: Sequence[Row], study: Study, data: str) -> list[tuple[str, 
 
 def draw(rows: Sequence[Row], study: Study, kind: str) -> bytes:
     """Worst group in test over the epochs (figure 5), mean over seeds."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with mpl.rc_context({"svg.hashsalt": "nonlinear", "font.size": 9}):
-        figure = Figure(figsize=(6.2, 4), layout="constrained")
+    with drawing("nonlinear", 6.2, 4) as figure:
         axes = figure.subplots()
         at = np.arange(1, study.epochs + 1)
         for method in study.methods:
@@ -166,16 +172,15 @@ def draw(rows: Sequence[Row], study: Study, kind: str) -> bytes:
                 axes.fill_between(at, values.min(0), values.max(0), color=COLOURS[method], alpha=0.12, lw=0)
         axes.set(xlabel="epoch", ylabel="worst group in test, %", ylim=(0, 100))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
         axes.legend(frameon=False, fontsize=8, ncols=2)
         return as_image(figure, kind)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@exit_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the study, print ``paper | ours | data used``, write table and figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__)
     parser.add_argument(
         "--workspace", type=Path, help="with images and a pair set; without it, digits are drawn"
     )
@@ -186,27 +191,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, default=CONFIG)
     args = parser.parse_args(argv)
     given = {name: getattr(args, name) for name in ("weights", "epochs")}
-    try:
-        study = read_settings(Study, args.config, **{k: v for k, v in given.items() if v is not None})
-        device = device_of(args.device)
-        workspace = digits(args.out) if args.workspace is None else Workspace(args.workspace)
-        world = read_world(workspace, study.pair_set, study.side, edits_in_training=study.edits_in_training)
-        rows = measure(world, study, device, args.out)
-        data = (
-            f"{'digits' if args.workspace is None else args.workspace.name}, {len(world.train.y)} train, "
-            f"{len(world.test.y)} test images, {len(world.first)} pairs, {study.backbone}, "
-            f"{study.epochs} epochs"
-        )
-        files = {
-            "results.csv": as_csv(rows),
-            "figure.svg": draw(rows, study, "svg"),
-            "figure.png": draw(rows, study, "png"),
-        }
-        finish(args.out, comparison(rows, study, data), files)
-    except CfpairsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    study = read_settings(Study, args.config, **{k: v for k, v in given.items() if v is not None})
+    device = device_of(args.device)
+    workspace = digits(args.out) if args.workspace is None else Workspace(args.workspace)
+    world = read_world(workspace, study.pair_set, study.side, edits_in_training=study.edits_in_training)
+    rows = measure(world, study, device, args.out)
+    data = (
+        f"{'digits' if args.workspace is None else args.workspace.name}, {len(world.train.y)} train, "
+        f"{len(world.test.y)} test images, {len(world.first)} pairs, {study.backbone}, "
+        f"{study.epochs} epochs"
+    )
+    files = {"results.csv": as_csv(rows), **figure_files(draw, rows, study)}
+    finish(args.out, comparison(rows, study, data), files)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,16 @@ Writes results.csv, figure.svg and figure.png; what was encoded and fitted is no
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from image_studies import SAID, Row, add_arguments, images_used, measured, open_context, plain, prepare
-from paper_tables import as_csv, as_image, config_of, finish
+from image_studies import SAID, Row, image_parser, images_used, measured, open_context, plain, prepare
+from paper_tables import as_csv, as_image, drawing, exit_status, figure_files, finish, open_frame
 
-from cfpairs import CfpairsError, load_manifest
+from cfpairs import load_manifest
 from cfpairs.workflow import Context, make_manifest
-
-CONFIG = config_of("pacs")
 
 
 def domains_of(context: Context) -> list[str]:
@@ -63,14 +59,10 @@ def comparison(rows: Sequence[Row], data: str) -> list[tuple[str, str, str, str]
 
 def draw(rows: Sequence[Row], kind: str) -> bytes:
     """Accuracy in every domain left out, settings chosen in-domain: a group of bars a domain."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     chosen = [row for row in rows if row["selection"] == "in-domain"]
     domains = list(dict.fromkeys(row["left_out"] for row in chosen))
     series = list(dict.fromkeys((row["method"], row["pair_set"]) for row in chosen))
-    with mpl.rc_context({"svg.hashsalt": "pacs", "font.size": 9}):
-        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    with drawing("pacs", 6.4, 3.8) as figure:
         axes = figure.subplots()
         width = 0.8 / len(series)
         for number, (method, pairs) in enumerate(series):
@@ -86,39 +78,27 @@ def draw(rows: Sequence[Row], kind: str) -> bytes:
             axes.bar(at, values, width * 0.9, label=f"{method}{f', {pairs} pairs' if pairs else ''}")
         axes.set_xticks(np.arange(len(domains)), domains)
         axes.set(ylabel="accuracy in the domain left out, %", ylim=(0, 100))
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
         axes.legend(frameon=False, fontsize=8)
         return as_image(figure, kind)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@exit_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the study, print ``paper | ours | data used``, write table and figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser, Path("cfpairs-work/pacs"), CONFIG)
-    args = parser.parse_args(argv)
-    try:
-        every = open_context(args.config, args.out / "all", args.root, args.encoder, {})
-        rows: list[Row] = []
-        known: Path | None = None
-        for name in domains_of(every):
-            folder = args.out / f"without-{name}"
-            context = open_context(args.config, folder, args.root, args.encoder, {"test_env": name})
-            rows += [{"left_out": name, **row} for row in measure(context, known)]
-            known = folder / "embeddings"
-        total = sum(images_used(context).values())
-        data = f"{args.root.name}, {total} images, {context.config.encoder.spec}"
-        files = {
-            "results.csv": as_csv(rows),
-            "figure.svg": draw(rows, "svg"),
-            "figure.png": draw(rows, "png"),
-        }
-        finish(args.out, comparison(rows, data), files)
-    except CfpairsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    args = image_parser(__doc__, "pacs").parse_args(argv)
+    every = open_context(args.config, args.out / "all", args.root, args.encoder, {})
+    rows: list[Row] = []
+    known: Path | None = None
+    for name in domains_of(every):
+        folder = args.out / f"without-{name}"
+        context = open_context(args.config, folder, args.root, args.encoder, {"test_env": name})
+        rows += [{"left_out": name, **row} for row in measure(context, known)]
+        known = folder / "embeddings"
+    total = sum(images_used(context).values())
+    data = f"{args.root.name}, {total} images, {context.config.encoder.spec}"
+    files = {"results.csv": as_csv(rows), **figure_files(draw, rows)}
+    finish(args.out, comparison(rows, data), files)
 
 
 if __name__ == "__main__":

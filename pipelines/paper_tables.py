@@ -1,14 +1,16 @@
-"""What the studies share: settings from a file, tables as text and CSV, figures as bytes."""
+"""What the studies share: their command, settings from a file, tables as text and CSV, figures as bytes."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import io
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,6 +19,7 @@ from cfpairs import CfpairsError
 from cfpairs.tables import write_bytes
 
 Settings = TypeVar("Settings", bound=BaseModel)
+Given = ParamSpec("Given")
 
 HEAD = ("", "paper", "ours", "data used")
 
@@ -24,6 +27,26 @@ HEAD = ("", "paper", "ours", "data used")
 def config_of(name: str) -> Path:
     """The configuration file of the study `name`, with hyphens."""
     return Path(__file__).resolve().parents[1] / "configs" / f"{name}.yaml"
+
+
+def study_parser(said: str | None) -> argparse.ArgumentParser:
+    """A parser without arguments, whose help is the study's own text as it stands."""
+    return argparse.ArgumentParser(description=said, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def exit_status(run: Callable[Given, None]) -> Callable[Given, int]:
+    """The command with its exit status: 1 after an error that is meant for the user, which is one line."""
+
+    @functools.wraps(run)
+    def told(*args: Given.args, **kwargs: Given.kwargs) -> int:
+        try:
+            run(*args, **kwargs)
+        except CfpairsError as error:
+            print(error, file=sys.stderr)
+            return 1
+        return 0
+
+    return told
 
 
 def read_settings(model: type[Settings], path: Path, **changes: Any) -> Settings:
@@ -58,6 +81,26 @@ def as_csv(table: Sequence[Mapping[str, Any]]) -> bytes:
     return buffer.getvalue().encode()
 
 
+@contextmanager
+def drawing(name: str, width: float, height: float) -> Iterator[Any]:
+    """A matplotlib figure to draw on, in inches; the same `name` and drawing give the same SVG."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": name, "font.size": 9}):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def open_frame(axes: Any) -> None:
+    """Take away the lines above and to the right."""
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def figure_files(draw: Callable[..., bytes], *given: Any) -> dict[str, bytes]:
+    """``figure.svg`` and ``figure.png``, as `draw` makes them of what is given and of the kind."""
+    return {f"figure.{kind}": draw(*given, kind) for kind in ("svg", "png")}
+
+
 def as_image(figure: Any, kind: str) -> bytes:
     """A matplotlib figure as ``svg`` or ``png``, without dates."""
     buffer = io.BytesIO()
@@ -82,62 +125,3 @@ def finish(out: Path, lines: Sequence[Sequence[str]], files: Mapping[str, bytes]
         write_bytes(out / name, content)
     show([HEAD, *lines])
     print(", ".join(str(out / name) for name in files))
-
-
-class Outcome(NamedTuple):
-    """What a simulated study found: ``paper | ours | data used``, files, and tables to print as well."""
-
-    lines: Sequence[Sequence[str]]
-    files: Mapping[str, bytes]
-    tables: Sequence[Sequence[Sequence[str]]] = ()
-
-
-def run_simulated(
-    name: str,
-    description: str | None,
-    work: Callable[[Path, dict[str, Any]], Outcome],
-    argv: Sequence[str] | None,
-    *,
-    repeats: str = "seeds",
-    quick: Mapping[str, Any] | None = None,
-) -> int:
-    """The command of a study that draws its own data.
-
-    Parameters
-    ----------
-    name : str
-        Of the study, with hyphens: of its configuration and of the folder of its files.
-    description : str or None
-    work : callable
-        The configuration file and settings that replace its own -> what was found.
-    argv : sequence of str or None
-    repeats : str
-        The setting that counts repetitions, and its flag.
-    quick : mapping, optional
-        Settings of ``--quick``.
-    """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("cfpairs-work") / name)
-    parser.add_argument(
-        f"--{repeats}", type=int, dest="repeats", help="how many; the configuration's by default"
-    )
-    if quick is not None:
-        parser.add_argument(
-            "--quick", action="store_true", help=f"one of the {repeats}, fewer rows and points"
-        )
-    parser.add_argument("--config", type=Path, default=config_of(name))
-    args = parser.parse_args(argv)
-    changes = dict(quick or {}) if getattr(args, "quick", False) else {}
-    if args.repeats is not None:
-        changes[repeats] = args.repeats
-    try:
-        found = work(args.config, changes)
-        finish(args.out, found.lines, found.files)
-    except CfpairsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    for table in found.tables:
-        show(table)
-    return 0

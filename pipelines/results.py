@@ -6,12 +6,11 @@ A study that has not been run is listed with the command that runs it.
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from paper_tables import HEAD
+from paper_tables import HEAD, study_parser
 
 from cfpairs.tables import write_bytes
 
@@ -41,9 +40,7 @@ def section(name: str, work: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__)
     parser.add_argument("--work", type=Path, default=Path("cfpairs-work"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)

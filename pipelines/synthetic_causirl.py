@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from paper_tables import Outcome, as_csv, as_image, config_of, read_settings, run_simulated
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from paper_tables import as_csv, as_image, config_of, drawing, figure_files, open_frame, read_settings
+from pydantic import Field, PositiveFloat, PositiveInt
+from simulated import Outcome, run_simulated
 
 from cfpairs import ERMClassifier
+from cfpairs.config import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,10 +38,8 @@ TEXT = {10.0: ("54.2 %", "50 %")}
 """What the paper's text says of target and adversary at a weight; the rest is a curve."""
 
 
-class Study(BaseModel):
+class Study(Strict):
     """Settings; what they mean is said in the configuration file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     runs: PositiveInt
     rows: PositiveInt
@@ -179,11 +179,7 @@ def comparison(rows: Sequence[Row], study: Study) -> list[tuple[str, str, str, s
 
 def draw(rows: Sequence[Row], study: Study, kind: str) -> bytes:
     """Accuracies against the weight."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": "synthetic-causirl", "font.size": 9}):
-        figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    with drawing("synthetic-causirl", 5.6, 3.8) as figure:
         axes = figure.subplots()
         at = np.arange(len(study.weights))
         for name, colour in (("target", "#2c6fbb"), ("adversary", "#b3282d")):
@@ -192,7 +188,7 @@ def draw(rows: Sequence[Row], study: Study, kind: str) -> bytes:
         axes.axhline(50, color="#777777", lw=0.9, ls="--", label="chance")
         axes.set_xticks(at, [f"{weight:g}" for weight in study.weights])
         axes.set(xlabel="lambda", ylabel="test accuracy, %", title="linear discriminators on the features")
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
         axes.legend(frameon=False)
         return as_image(figure, kind)
 
@@ -201,7 +197,7 @@ def work(path: Path, changes: dict[str, Any]) -> Outcome:
     """Every run, the comparison and the figures."""
     study = read_settings(Study, path, **changes)
     rows = [row for run in range(study.runs) for row in measure(study, run)]
-    figures = {f"figure.{kind}": draw(rows, study, kind) for kind in ("svg", "png")}
+    figures = figure_files(draw, rows, study)
     return Outcome(comparison(rows, study), {"results.csv": as_csv(rows), **figures})
 
 

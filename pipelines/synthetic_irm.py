@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from paper_tables import Outcome, as_csv, as_image, config_of, read_settings, run_simulated
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from paper_tables import as_csv, as_image, config_of, drawing, figure_files, open_frame, read_settings
+from pydantic import Field, PositiveFloat, PositiveInt
+from simulated import Outcome, SpuriousBlock, run_simulated
 
 from cfpairs import CfpairsError, ERMClassifier, IRMClassifier, NCMClassifier
 
@@ -32,16 +33,9 @@ CONFIG = config_of("synthetic-irm")
 QUICK = {"seeds": 1, "rows": 1000, "environments": (2, 9), "pairs": (2, 8), "steps": 60}
 
 
-class Study(BaseModel):
+class Study(SpuriousBlock):
     """Settings; what they mean is said in the configuration file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seeds: PositiveInt
-    dim: PositiveInt
-    spurious: PositiveInt
-    rows: PositiveInt
-    test_rows: PositiveInt
     signal: PositiveFloat
     common: PositiveFloat
     spread: PositiveFloat
@@ -156,11 +150,7 @@ def _percent(value: tuple[float, float]) -> str:
 
 def draw(rows: Sequence[Row], study: Study, kind: str) -> bytes:
     """Test accuracy against the number of environments or pairs."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": "synthetic-irm", "font.size": 9}):
-        figure = Figure(figsize=(6, 3.8), layout="constrained")
+    with drawing("synthetic-irm", 6, 3.8) as figure:
         axes = figure.subplots()
         for method, label, colour in (
             ("ncm", "NCM, pairs", "#0b6e4f"),
@@ -178,7 +168,7 @@ def draw(rows: Sequence[Row], study: Study, kind: str) -> bytes:
             xlabel="pairs or environments", ylabel="accuracy in the test domain, %",
             title=f"{study.spurious} spurious dimensions",
         )  # fmt: skip
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
         axes.legend(frameon=False)
         return as_image(figure, kind)
 
@@ -204,7 +194,7 @@ def work(path: Path, changes: dict[str, Any]) -> Outcome:
     """Every seed, the comparison and the figures."""
     study = read_study(path, **changes)
     rows = [row for seed in range(study.seeds) for row in measure(study, seed)]
-    figures = {f"figure.{kind}": draw(rows, study, kind) for kind in ("svg", "png")}
+    figures = figure_files(draw, rows, study)
     return Outcome(comparison(rows, study), {"results.csv": as_csv(rows), **figures})
 
 

@@ -11,7 +11,6 @@ Writes results.csv, figure.svg and figure.png.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from paper_tables import Outcome, as_csv, config_of, read_settings, run_simulated
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from paper_tables import as_csv, as_image, config_of, drawing, figure_files, open_frame, read_settings
+from pydantic import Field, PositiveFloat, PositiveInt
+from simulated import Outcome, SpuriousBlock, run_simulated
 
 from cfpairs import CfpairsError, CounterfactualProjection, fit_sweep
 
@@ -40,16 +40,9 @@ SHOWN_RANKS = (10, 15, 18, 20, 22, 25, 50)
 COLOURS = ("#0b6e4f", "#2c6fbb", "#d9822b", "#b3282d")
 
 
-class Study(BaseModel):
+class Study(SpuriousBlock):
     """Settings; what they mean is said in the configuration file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seeds: PositiveInt
-    dim: PositiveInt
-    spurious: PositiveInt
-    rows: PositiveInt
-    test_rows: PositiveInt
     train_variances: tuple[PositiveFloat, ...]
     test_variance: PositiveFloat
     pair_variance: PositiveFloat
@@ -203,11 +196,7 @@ def by_rank(table: Sequence[Row], study: Study) -> list[tuple[str, ...]]:
 
 def draw(table: Sequence[Row], study: Study, kind: str) -> bytes:
     """Both panels as ``svg`` or ``png``; the same table gives the same bytes."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": "synthetic-ncm", "font.size": 9}):
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
+    with drawing("synthetic-ncm", 10, 4.2) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         panels = ((left, "a", "k", f"(a) pairs k, r = min(k, {study.spurious})"),
                   (right, "b", "r", f"(b) removed directions r, k = {max(study.pairs)}"))  # fmt: skip
@@ -229,16 +218,13 @@ def draw(table: Sequence[Row], study: Study, kind: str) -> bytes:
             axes.axvline(study.spurious, color="#999999", lw=0.9, ls="--")
             axes.set_title(title, fontsize=10)
             axes.set_xlabel(x)
-            axes.spines[["top", "right"]].set_visible(False)
+            open_frame(axes)
         left.set_ylabel("accuracy in the test domain")
         handles, labels = left.get_legend_handles_labels()
         figure.legend(
             handles, labels, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8
         )
-        buffer = io.BytesIO()
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(buffer, format=kind, dpi=120, metadata=metadata)
-    return buffer.getvalue()
+        return as_image(figure, kind)
 
 
 def _colours(n: int) -> list[str]:
@@ -267,7 +253,7 @@ def work(path: Path, changes: dict[str, Any]) -> Outcome:
     study = read_study(path, **changes)
     table = summarise(row for seed in range(study.seeds) for row in measure(study, seed))
     exact = max(World(study, seed).distance(study.spurious, 0.0) for seed in range(study.seeds))
-    figures = {f"figure.{kind}": draw(table, study, kind) for kind in ("svg", "png")}
+    figures = figure_files(draw, table, study)
     files = {"results.csv": as_csv(table), **figures}
     return Outcome(comparison(table, study, exact), files, [by_rank(table, study)])
 

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from paper_tables import Outcome, as_csv, as_image, config_of, read_settings, run_simulated
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from paper_tables import as_csv, as_image, config_of, drawing, figure_files, open_frame, read_settings
+from pydantic import Field, PositiveFloat, PositiveInt
+from simulated import Outcome, run_simulated
 
+from cfpairs.config import Strict
 from cfpairs.probes.pica import PICAProjection
 from cfpairs.probes.probabilistic_pica import ProbabilisticPICA
 
@@ -29,10 +31,8 @@ CONFIG = config_of("synthetic-pica")
 COLOURS = ("#2c6fbb", "#d9822b")
 
 
-class Study(BaseModel):
+class Study(Strict):
     """Settings; what they mean is said in the configuration file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seeds: PositiveInt
     rows: int = Field(ge=10)
@@ -117,13 +117,9 @@ def _words(values: Sequence[float]) -> str:
 
 def draw(study: Study, kind: str) -> bytes:
     """Rows of the first seed in two of their dimensions, and along the axes of PICA and of PCA."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     X, env = draw_rows(study, np.random.default_rng([0, 0]))
     pica, pca = PICAProjection(1, tol=study.tol).fit(X, env=env), PICAProjection(1).fit(X)
-    with mpl.rc_context({"svg.hashsalt": "synthetic-pica", "font.size": 9}):
-        figure = Figure(figsize=(11, 3.6), layout="constrained")
+    with drawing("synthetic-pica", 11, 3.6) as figure:
         axes = figure.subplots(1, 3)
         for e, colour in enumerate(COLOURS):
             own = X[env == e]
@@ -139,7 +135,7 @@ def draw(study: Study, kind: str) -> bytes:
             axes[at].set(xlabel=f"along {name}'s first component, centred", title=name)
             axes[at].legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2))
         for each in axes:
-            each.spines[["top", "right"]].set_visible(False)
+            open_frame(each)
         return as_image(figure, kind)
 
 
@@ -147,7 +143,7 @@ def work(path: Path, changes: dict[str, Any]) -> Outcome:
     """Every seed, the comparison and the figures."""
     study = read_settings(Study, path, **changes)
     rows = [measure(study, seed) for seed in range(study.seeds)]
-    figures = {f"figure.{kind}": draw(study, kind) for kind in ("svg", "png")}
+    figures = figure_files(draw, study)
     return Outcome(comparison(rows, study), {"results.csv": as_csv(rows), **figures})
 
 

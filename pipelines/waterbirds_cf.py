@@ -10,16 +10,13 @@ Writes results.csv, curve.csv, figure.svg and figure.png; what is there is not m
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from image_studies import (
     SAID,
     Row,
-    add_arguments,
     curve,
+    image_parser,
     images_used,
     measured,
     open_context,
@@ -27,13 +24,11 @@ from image_studies import (
     prepare,
     starting_pairs,
 )
-from paper_tables import as_csv, as_image, config_of, finish
+from paper_tables import as_csv, as_image, drawing, exit_status, figure_files, finish, open_frame
 
-from cfpairs import CfpairsError
 from cfpairs.tables import read_table
 from cfpairs.workflow import Context
 
-CONFIG = config_of("waterbirds-cf")
 RANKS = tuple(range(2, 25, 2))
 """The paper chooses r in [2, 24]."""
 CURVE = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -91,11 +86,7 @@ def comparison(rows: Sequence[Row], data: str) -> list[tuple[str, str, str, str]
 
 def draw(rows: Sequence[Row], points: Sequence[Row], kind: str) -> bytes:
     """Worst group and average in test against r."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": "waterbirds-cf", "font.size": 9}):
-        figure = Figure(figsize=(6.2, 4), layout="constrained")
+    with drawing("waterbirds-cf", 6.2, 4) as figure:
         axes = figure.subplots()
         for name in dict.fromkeys(point["pair_set"] for point in points):
             own = sorted(
@@ -111,40 +102,29 @@ def draw(rows: Sequence[Row], points: Sequence[Row], kind: str) -> bytes:
         axes.axhline(100 * erm["worst_group"], color="#333333", lw=1, ls="--", label="ERM: worst group")
         axes.set_xscale("symlog", base=2, linthresh=1)
         axes.set(xlabel="r", ylabel="test accuracy, %", ylim=(0, 100))
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
         axes.legend(frameon=False, fontsize=7)
         return as_image(figure, kind)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@exit_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the study, print ``paper | ours | data used``, write tables and figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    args = image_parser(__doc__, "waterbirds-cf").parse_args(argv)
+    context = with_own_numbers(
+        open_context(args.config, args.out / "work", args.root, args.encoder, {"variant": "counterfactual"})
     )
-    add_arguments(parser, Path("cfpairs-work/waterbirds-cf"), CONFIG)
-    args = parser.parse_args(argv)
-    try:
-        context = with_own_numbers(
-            open_context(
-                args.config, args.out / "work", args.root, args.encoder, {"variant": "counterfactual"}
-            )
-        )
-        prepare(context)
-        rows, points = measure(context)
-        used = images_used(context)
-        spec = context.config.encoder.spec
-        data = f"{args.root.name}, {used['train']} train, {used['test']} test images, {spec}"
-        files = {
-            "results.csv": as_csv(rows),
-            "curve.csv": as_csv(points),
-            "figure.svg": draw(rows, points, "svg"),
-            "figure.png": draw(rows, points, "png"),
-        }
-        finish(args.out, comparison(rows, data), files)
-    except CfpairsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    prepare(context)
+    rows, points = measure(context)
+    used = images_used(context)
+    spec = context.config.encoder.spec
+    data = f"{args.root.name}, {used['train']} train, {used['test']} test images, {spec}"
+    files = {
+        "results.csv": as_csv(rows),
+        "curve.csv": as_csv(points),
+        **figure_files(draw, rows, points),
+    }
+    finish(args.out, comparison(rows, data), files)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -24,6 +26,28 @@ def run(*args: object, cwd: Path, check: int | None = 0) -> subprocess.Completed
     if check is not None:
         assert done.returncode == check, done.stdout + done.stderr
     return done
+
+
+@contextmanager
+def holding_the_lock(root: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock of a workspace until it is killed, or the block ends."""
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from cfpairs.workspace import Workspace\n"
+            f"with Workspace({str(root)!r}).lock():\n print('held', flush=True); sys.stdin.read()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+    finally:
+        holder.kill()
+        holder.communicate()
 
 
 def write_config(folder: Path, **changes: object) -> Path:

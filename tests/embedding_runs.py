@@ -7,11 +7,13 @@ such a run TIMES times, ends it, and makes an unbroken one in WORKSPACE-unbroken
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +22,29 @@ from PIL import Image
 
 from cfpairs.embedding import EmbedReport, embed_items
 from cfpairs.encoders.base import EncoderInfo, Preprocessing
+from cfpairs.progress import Advance
 from cfpairs.workspace import Workspace
 
 SIDE = 8
 DIM = 6
 PART_ROWS, BATCH = 5, 2
+
+
+class Heard:
+    """A progress that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.steps: list[int] = []
+        self.totals: list[int] = []
+
+    @contextlib.contextmanager
+    def task(self, _description: str, total: int) -> Iterator[Advance]:
+        self.totals.append(total)
+        yield self.steps.append
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 class MeanEncoder:
@@ -65,6 +85,11 @@ def run(root: Path, items: pa.Table, encoder: MeanEncoder | None = None, **setti
     """Embed in parts of 5 and batches of 2, unless told otherwise."""
     chosen = {"part_rows": PART_ROWS, "batch_size": BATCH, **settings}
     return embed_items(items, workspace=Workspace(root), encoder=encoder or MeanEncoder(), **chosen)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by name."""
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 def kill_again_and_again(root: Path, items: pa.Table, times: int, seed: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from embedding_runs import BATCH, DIM, PART_ROWS, SIDE, MeanEncoder, list_items, run
+from embedding_runs import BATCH, DIM, PART_ROWS, SIDE, Heard, MeanEncoder, contents, list_items, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -33,23 +32,6 @@ from cfpairs.workspace import Workspace
 pytestmark = pytest.mark.embed
 
 N_IMAGES = 18
-
-
-class Heard:
-    """A progress that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.steps: list[int] = []
-        self.totals: list[int] = []
-
-    @contextlib.contextmanager
-    def task(self, _description: str, total: int):
-        self.totals.append(total)
-        yield self.steps.append
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def draw(number: int) -> Image.Image:
@@ -70,10 +52,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unbroken(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Every file of one run that nothing disturbed."""
     return contents(run(tmp_path_factory.mktemp("unbroken"), list_items(images)).folder)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 def expected_vector(image: Image.Image) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from embedding_runs import DIM, PART_ROWS, MeanEncoder, list_items, run
+from embedding_runs import DIM, PART_ROWS, Heard, MeanEncoder, list_items, run
 from fakes import fake_workspace
 from PIL import Image
 
@@ -27,18 +26,6 @@ from cfpairs.workspace import Workspace
 pytestmark = pytest.mark.embed
 
 N_IMAGES = 12
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    @contextlib.contextmanager
-    def task(self, _description: str, _total: int):
-        yield lambda _step: None
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def draw(seed: int) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import subprocess
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from embedding_runs import BATCH, DIM, PART_ROWS, SIDE, MeanEncoder, list_items, run
+from embedding_runs import BATCH, DIM, PART_ROWS, SIDE, Heard, MeanEncoder, contents, list_items, run
 from PIL import Image
 
 from cfpairs import vectors
@@ -47,22 +46,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return contents(run(tmp_path_factory.mktemp("unbroken"), list_items(images)).folder)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    @contextlib.contextmanager
-    def task(self, _description: str, _total: int):
-        yield lambda _step: None
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def test_killed_twenty_times_the_files_are_those_of_an_unbroken_run(images: Path, tmp_path: Path):

@@ -10,23 +10,22 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from embedding_runs import BATCH, PART_ROWS, MeanEncoder, list_items, run
+from embedding_runs import BATCH, PART_ROWS, Heard, MeanEncoder, contents, list_items, run
 from PIL import Image
 from ray_runs import BrokenEncoder, DyingEncoder
 
 from cfpairs.config import EncoderConfig
 from cfpairs.embedding import EmbedReport, ray_engine
 from cfpairs.embedding.parts import Item
-from cfpairs.embedding.ray_cluster import Machine, Pool, on_cluster, plan_pool
+from cfpairs.embedding.ray_cluster import Machine, Pool, plan_pool
 from cfpairs.embedding.ray_engine import embed_items_on_ray
 from cfpairs.embedding.ray_worker import TRIES, Assignment, Job, PartWorker
 from cfpairs.errors import CfpairsError, ConfigError, DataError, MissingDependencyError, WorkspaceError
@@ -41,21 +40,6 @@ pytestmark = [
 
 N_IMAGES = 18
 FOLDER = MeanEncoder().info.id
-
-
-class Heard:
-    """A progress that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.steps: list[int] = []
-
-    def task(self, _description: str, total: int):
-        assert total
-        return contextlib.nullcontext(self.steps.append)
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +57,6 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
 def local(items: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Every file that the local engine writes."""
     return contents(run(tmp_path_factory.mktemp("local"), items).folder)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 def on_ray(root: Path, items: pa.Table, factory=MeanEncoder, **settings: object) -> EmbedReport:
@@ -214,18 +194,6 @@ def test_the_settings_of_the_engine():
     assert EncoderConfig(engine="ray", ray_address="auto").ray_address == "auto"
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A cluster of processes on this machine, for all tests that need one: it takes seconds to start."""
-    if find_spec("ray") is None:  # importing Ray here would come before its settings
-        pytest.skip("Ray is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        here = Path(__file__).parent
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(here.parent), str(here)]))
-        with on_cluster(None):
-            yield
-
-
 @pytest.mark.usefixtures("cluster")
 class TestOnACluster:
     """What the driver makes of the workers' answers."""
@@ -238,7 +206,7 @@ class TestOnACluster:
         assert int(marker.read_text()) != os.getpid(), "a process of its own must have been killed"
         assert contents(report.folder) == local
         assert (report.n_items, report.n_new, report.n_failed) == (N_IMAGES + 1, N_IMAGES + 1, 1)
-        assert sum(heard.steps) == N_IMAGES + 1 and sorted(heard.steps) == [4, 5, 5, 5]
+        assert sum(heard.steps) == N_IMAGES + 1 and sorted(heard.steps) == [4, 5, 5, 5] and all(heard.totals)
         (line,) = heard.lines
         assert re.fullmatch(r"part \d lost its worker and was made by another", line)
         assert not (tmp_path / "work" / ".ray-token").exists()

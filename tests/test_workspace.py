@@ -1,8 +1,7 @@
 import os
-import subprocess
-import sys
 
 import pytest
+from e2e_runs import holding_the_lock
 
 from cfpairs.errors import WorkspaceError
 from cfpairs.workspace import Workspace
@@ -18,28 +17,13 @@ def test_paths_in_the_manifest(tmp_path):
 
 
 def test_a_second_process_is_told_who_holds_the_lock(tmp_path):
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from cfpairs.workspace import Workspace\n"
-            f"with Workspace({str(tmp_path)!r}).lock():\n print('held', flush=True); sys.stdin.read()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert holder.stdout.readline() == "held\n"
+    with holding_the_lock(tmp_path) as holder:
         with pytest.raises(WorkspaceError, match=f"process {holder.pid}"), Workspace(tmp_path).lock():
             pass
         holder.kill()
         holder.wait()
         with Workspace(tmp_path).lock():
             pass
-    finally:
-        holder.kill()
-        holder.communicate()
 
 
 def test_the_lock_is_free_after_an_error(tmp_path):

@@ -20,11 +20,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from cfpairs.config import check_options
 from cfpairs.datasets.colored_mnist_plan import ColoredMNISTOptions, PlannedItem, label_names, plan_part
 from cfpairs.datasets.digits import encode_png
 from cfpairs.datasets.drawing import draw_once
 from cfpairs.datasets.idx import check_part, find_parts, read_part
-from cfpairs.errors import ConfigError, DataError, WorkspaceError
+from cfpairs.errors import DataError, WorkspaceError
 from cfpairs.progress import Progress
 from cfpairs.tables import MANIFEST, file_metadata, fingerprint, make_table, read_table, write_table
 from cfpairs.workspace import Workspace
@@ -68,9 +69,7 @@ class ColoredMNIST:
     )
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, ColoredMNISTOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="ColoredMNISTOptions")
-        self.options = options
+        self.options = check_options(ColoredMNISTOptions, options)
 
     def starting(self, root: Path) -> Mapping[str, Any]:
         """Exact pairs by recolouring, as many as in the published experiment, beside the cheap ones.

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from cfpairs.config import check_options
 from cfpairs.datasets.digits_plan import (
     ENVIRONMENTS,
     LABELS,
@@ -31,7 +32,7 @@ from cfpairs.datasets.digits_plan import (
 from cfpairs.datasets.drawing import draw_once
 from cfpairs.datasets.photographs import PHOTOGRAPHS, crop_background
 from cfpairs.datasets.strokes import paint, stroke_mask
-from cfpairs.errors import ConfigError, DataError, WorkspaceError
+from cfpairs.errors import DataError, WorkspaceError
 from cfpairs.progress import Progress
 from cfpairs.tables import MANIFEST, fingerprint, make_table, write_bytes
 from cfpairs.workspace import Workspace
@@ -62,9 +63,7 @@ class Digits:
     )
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, DigitsOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="DigitsOptions")
-        self.options = options
+        self.options = check_options(DigitsOptions, options)
 
     def starting(self, root: Path) -> Mapping[str, Any]:
         """Nothing beyond what every configuration starts with."""

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import BaseModel
 
+from cfpairs.config import check_options
 from cfpairs.datasets.files import check_folder, image_sizes, size_notes, with_notes
 from cfpairs.datasets.folders_layout import SOURCE, FoldersOptions, find_images, split_of
 from cfpairs.datasets.masks import MaskFolder
 from cfpairs.datasets.walk import Listing, list_images, natural_key
-from cfpairs.errors import ConfigError
 from cfpairs.progress import Progress
 from cfpairs.tables import MANIFEST, fingerprint, make_table
 from cfpairs.workspace import Workspace
@@ -52,9 +52,7 @@ class Folders:
     licence: ClassVar[str] = "The licence of the images is that of the data set in the folder."
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, FoldersOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="FoldersOptions")
-        self.options = options
+        self.options = check_options(FoldersOptions, options)
 
     def starting(self, root: Path) -> Mapping[str, Any]:
         """Pair sets ``nearest`` and ``random``, and ``edit`` where there are masks.

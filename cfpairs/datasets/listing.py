@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from cfpairs.config import check_options
 from cfpairs.datasets.base import VECTOR_ROW
 from cfpairs.datasets.columns import (
     Split,
@@ -71,9 +72,7 @@ class Table:
     version: ClassVar[int] = 1
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, TableOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="TableOptions")
-        self.options = options
+        self.options = check_options(TableOptions, options)
 
     @property
     def licence(self) -> str:

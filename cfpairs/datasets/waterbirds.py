@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
-from cfpairs.config import Strict
+from cfpairs.config import Strict, check_options
 from cfpairs.datasets.files import Inside, check_folder, image_sizes, size_notes, with_notes
 from cfpairs.datasets.masks import MaskFolder
 from cfpairs.datasets.waterbirds_rows import LABELS, PLACES, Listed, minority, published_notes, read_rows
@@ -88,9 +88,7 @@ class Waterbirds:
     )
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, WaterbirdsOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="WaterbirdsOptions")
-        self.options = options
+        self.options = check_options(WaterbirdsOptions, options)
 
     def starting(self, root: Path) -> Mapping[str, Any]:
         """For variant ``counterfactual``: an edit for each training item that is left out, in its place.

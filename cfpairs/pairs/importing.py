@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from cfpairs.config import Strict
+from cfpairs.config import Strict, check_options
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cards import pair_card
@@ -79,9 +79,7 @@ class ImportBuilder:
     version: ClassVar[int] = 1
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, ImportOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="ImportOptions")
-        self.options = options
+        self.options = check_options(ImportOptions, options)
 
     def build(self, inputs: BuildInputs) -> PairSet:
         """Read the file and check every row.

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
+from cfpairs.config import check_options
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cards import pair_card
@@ -51,8 +52,7 @@ class NearestBuilder:
     version: ClassVar[int] = 2
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, NearestOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="NearestOptions")
+        options = check_options(NearestOptions, options)
         if options.match == "optimal" and "env" not in options.differ:
             raise ConfigError(
                 "match 'optimal' assigns items of one environment to those of another",

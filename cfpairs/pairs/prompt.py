@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, field_validator
 
-from cfpairs.config import Strict
+from cfpairs.config import Strict, check_options
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cards import pair_card
@@ -103,9 +103,7 @@ class PromptBuilder:
     version: ClassVar[int] = 1
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, PromptOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="PromptOptions")
-        self.options = options
+        self.options = check_options(PromptOptions, options)
 
     def build(self, inputs: BuildInputs) -> PairSet:
         """Encode the texts and pair them.

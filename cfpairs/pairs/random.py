@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from cfpairs.errors import ConfigError, DataError
+from cfpairs.config import check_options
+from cfpairs.errors import DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cards import pair_card
 from cfpairs.pairs.cells import TrainItems, cell_rng, shortfall_note
@@ -53,9 +54,7 @@ class RandomBuilder:
     version: ClassVar[int] = 2
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, RandomOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="RandomOptions")
-        self.options = options
+        self.options = check_options(RandomOptions, options)
 
     def build(self, inputs: BuildInputs) -> PairSet:
         """Make the pairs.

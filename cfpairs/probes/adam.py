@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.method import FitData, Setting
-from cfpairs.probes.solver import LinearFits, fit_logistic
+from cfpairs.probes.solver import fit_logistic
 
 __all__ = ["Batch", "Field", "Objective", "cross_entropy", "descend", "residual"]
 

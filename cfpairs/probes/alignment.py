@@ -15,9 +15,9 @@ from cfpairs.errors import DataError
 from cfpairs.probes.adam import Adam, Batch, Field, by_stream, residual
 from cfpairs.probes.convex import check_number
 from cfpairs.probes.distances import causal_cuts, coral, mmd, pair_weights
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.gradient import GradientMethod, GradientProbe
 from cfpairs.probes.method import FitData, Need, Setting, Value
-from cfpairs.probes.solver import LinearFits
 
 __all__ = [
     "CORAL",

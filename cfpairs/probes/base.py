@@ -15,7 +15,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from cfpairs.errors import DataError
 from cfpairs.metrics import Groups
-from cfpairs.probes.solver import LinearFits, decide, fit_logistic, principal_axes
+from cfpairs.probes.fits import LinearFits, decide
+from cfpairs.probes.solver import fit_logistic, principal_axes
 
 __all__ = ["LinearProbe", "balancing_weights", "encode_labels"]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cfpairs.errors import DataError
 from cfpairs.metrics import group_accuracies
 from cfpairs.probes.crossfit import Coding, ItemRows, PairRows
+from cfpairs.probes.fits import LinearFits, decide
 from cfpairs.probes.method import FitData, ProbeMethod, Setting
-from cfpairs.probes.solver import LinearFits, decide
 from cfpairs.selection import Choice, PairScores, best_average, choose_by_pairs, score_pairs
 
 __all__ = ["Candidates", "PairJudge", "Predictor"]

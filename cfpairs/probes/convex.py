@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_array
 
 from cfpairs.errors import DataError
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.method import FitData, Rows, Setting
-from cfpairs.probes.solver import LinearFits, Penalty, fit_logistic, principal_axes
+from cfpairs.probes.solver import Penalty, fit_logistic, principal_axes
 
 __all__ = ["check_differences", "check_number", "fit_convex", "one_fit", "row_weights"]
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from cfpairs.errors import DataError
 from cfpairs.probes.base import ClassWeight, LinearProbe
 from cfpairs.probes.convex import check_number
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.method import FitData, Need, ProbeMethod, Rows, Setting, Value
-from cfpairs.probes.solver import LinearFits
 from cfpairs.probes.sparse import fit_sparse
 
 __all__ = ["DFRClassifier", "TrainDFR", "ValidationDFR", "balanced_subset"]

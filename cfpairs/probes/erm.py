@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from cfpairs.probes.base import LinearProbe
 from cfpairs.probes.convex import fit_convex, row_weights
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.method import FitData, Need, ProbeMethod, Setting
-from cfpairs.probes.solver import LinearFits
 
 __all__ = ["ERM", "BalancedERM", "ERMClassifier", "GroupERM"]
 

@@ -16,8 +16,9 @@ from cfpairs.errors import DataError
 from cfpairs.probes.adam import FULL_ROWS, Field, Objective, descend
 from cfpairs.probes.base import LinearProbe
 from cfpairs.probes.convex import check_number
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.method import FitData, ProbeMethod, Rows, Setting, Value
-from cfpairs.probes.solver import LinearFits, principal_axes
+from cfpairs.probes.solver import principal_axes
 
 __all__ = ["DescendingMethod", "GradientMethod", "GradientProbe"]
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from cfpairs.errors import DataError
 from cfpairs.probes.adam import Batch, Field, descend, residual, spin
 from cfpairs.probes.convex import check_number
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.gradient import GradientMethod, GradientProbe
 from cfpairs.probes.method import FitData, Need, Setting, Value
-from cfpairs.probes.solver import LinearFits
 
 __all__ = ["IRM", "IRMClassifier", "Penalised", "PenalisedMethod"]
 

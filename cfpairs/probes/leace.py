@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cfpairs.probes.base import LinearProbe
 from cfpairs.probes.convex import fit_convex, one_fit
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.method import FitData, Need, ProbeMethod, Rows, Setting
-from cfpairs.probes.solver import LinearFits
 
 with warnings.catch_warnings():
     # The package compiles a function that is not used here by a deprecated way of torch.

@@ -10,8 +10,9 @@ import numpy as np
 from cfpairs.errors import DataError
 from cfpairs.probes.base import ClassWeight, LinearProbe
 from cfpairs.probes.convex import check_differences, check_number, fit_convex, one_fit
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.method import FitData, Need, ProbeMethod, Setting, Value
-from cfpairs.probes.solver import LinearFits, Penalty
+from cfpairs.probes.solver import Penalty
 from cfpairs.subspace import difference_directions
 
 __all__ = ["MatchDG", "MatchDGClassifier"]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfpairs.errors import ConfigError
-from cfpairs.probes.solver import LinearFits
+from cfpairs.probes.fits import LinearFits
 from cfpairs.subspace import Directions
 
 __all__ = ["FitData", "Need", "ProbeMethod", "Rows", "Setting", "Value", "spread"]

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from cfpairs.errors import DataError
 from cfpairs.probes.base import ClassWeight, LinearProbe
 from cfpairs.probes.convex import check_differences, check_number, fit_convex, one_fit, row_weights
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.method import FitData, Need, ProbeMethod, Setting, Value
-from cfpairs.probes.solver import LinearFits, Penalty
+from cfpairs.probes.solver import Penalty
 from cfpairs.subspace import Directions, check_rank, difference_directions
 
 __all__ = ["NCM", "GroupNCM", "NCMClassifier", "SoftNCM", "WhitenedNCM", "whitened_directions"]

@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from cfpairs.errors import DataError
 from cfpairs.probes.base import ClassWeight, LinearProbe
 from cfpairs.probes.convex import check_number, fit_convex, one_fit
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.method import FitData, Need, ProbeMethod, Rows, Setting, Value
-from cfpairs.probes.solver import LinearFits
 
 __all__ = ["PICA", "PICAClassifier", "PICAProjection", "invariant_components"]
 

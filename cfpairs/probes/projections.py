@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from cfpairs.errors import DataError
 from cfpairs.probes.base import ClassWeight, LinearProbe
 from cfpairs.probes.convex import check_number, fit_convex, one_fit
+from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.method import FitData, Need, ProbeMethod, Setting
-from cfpairs.probes.solver import LinearFits
 from cfpairs.subspace import check_rank
 
 __all__ = [

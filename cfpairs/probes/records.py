@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from cfpairs.metrics import Evaluation, Groups, evaluate, group_accuracies, worst_group_gain
 from cfpairs.probes.candidates import Candidates
 from cfpairs.probes.crossfit import Coding, ItemRows
+from cfpairs.probes.fits import LinearFits, decide
 from cfpairs.probes.method import Setting
-from cfpairs.probes.solver import LinearFits, decide
 from cfpairs.selection import Choice, choose_by_pairs
 
 __all__ = ["Recorder", "Study"]

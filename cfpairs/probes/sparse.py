@@ -19,7 +19,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from cfpairs.probes.solver import LinearFits
+from cfpairs.probes.fits import LinearFits
 
 __all__ = ["fit_sparse"]
 

@@ -13,8 +13,9 @@ from cfpairs.config import DEFAULT_RIDGE
 from cfpairs.errors import DataError
 from cfpairs.notebook import html_table
 from cfpairs.probes.base import encode_labels
+from cfpairs.probes.fits import LinearFits, decide
 from cfpairs.probes.method import FitData, ProbeMethod, Rows, Setting, Value
-from cfpairs.probes.solver import LinearFits, decide, principal_axes
+from cfpairs.probes.solver import principal_axes
 from cfpairs.registry import resolve
 from cfpairs.subspace import Directions, check_rank, difference_directions
 

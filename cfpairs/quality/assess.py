@@ -3,55 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from cfpairs.errors import DataError
 from cfpairs.quality import flags
 from cfpairs.quality.coverage import cell_rows
-from cfpairs.quality.curves import (
-    MAX_R,
-    LabelCheck,
-    check_labels,
-    core,
-    environment_share,
-    recommend,
-    tradeoff_rows,
+from cfpairs.quality.curves import MAX_R, recommend
+from cfpairs.quality.evidence import Evidence
+from cfpairs.quality.findings import (
+    alignment_of,
+    core_of,
+    curves_of,
+    direction_rows,
+    doubts_of,
+    drop_rows,
+    partners_of,
+    robust_row,
+    systematics_of,
+    term_two_of,
+    turn_of,
+    typical_distance,
 )
-from cfpairs.quality.dropping import drop_row
-from cfpairs.quality.evidence import BROKEN, Evidence
 from cfpairs.quality.forecast import forecast_rows, joined
 from cfpairs.quality.frame import Frame, frame_of
 from cfpairs.quality.inputs import MANY, Inputs, check_inputs
 from cfpairs.quality.look import Look, look_at_few, look_at_many, look_at_moments
-from cfpairs.quality.measure import Measured
-from cfpairs.quality.moments import PairMoments
+from cfpairs.quality.moments import PairMoments, cores, one_thread
 from cfpairs.quality.more import NOTHING, more_pairs
-from cfpairs.quality.partners import Partners, compare_partners, match_places, wrong_matches
-from cfpairs.quality.reliability import artefact, distance, wedin
-from cfpairs.quality.remainder import Remainder, measure_remainder
-from cfpairs.quality.result import (
-    DirectionRow,
-    DropRow,
-    PairQuality,
-    RobustRow,
-    Systematics,
-    TermTwo,
-    TradeoffRow,
-)
-from cfpairs.quality.systematics import group_splits, mean_test, oriented
-from cfpairs.quality.term_two import Probe, probe_rows, term_two, term_two_of_moments
+from cfpairs.quality.reliability import distance, wedin
+from cfpairs.quality.result import PairQuality
+from cfpairs.quality.term_two import Probe, probe_rows
 from cfpairs.quality.verdict import changes_label, judge
 
 __all__ = ["assess_pairs"]
 
 Floats = NDArray[np.float64]
-
-_FEW_WORST = 10  # broken pairs that are dropped in one step
 
 
 def assess_pairs(
@@ -158,7 +148,7 @@ def assess_pairs(
         control=control,
         makers=makers,
     )
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread():
         return _assess(inputs, moments, probe, shift, seed, draws)
 
 
@@ -180,7 +170,7 @@ def _checked(
 
 def _look(inputs: Inputs, moments: PairMoments | None, frame: Frame, seed: int, draws: int | None) -> Look:
     k, d = inputs.D.shape
-    typical = _typical_distance(inputs)
+    typical = typical_distance(inputs)
     if moments is not None:
         return look_at_moments(moments, inputs, frame, seed, draws)
     if k <= MANY or k <= 2 * d:
@@ -203,24 +193,26 @@ def _assess(
     look = _look(inputs, moments, frame, seed, draws)
     measured, halves, sample = look.measured, look.halves, look.sample
     directions = look.removed.top(MAX_R)
-    curves = _curves(sample, frame, look, seed)
-    alignment = _alignment(look)
-    r = _core(curves.rows, measured, alignment)
-    partners = _partners(sample, look.order, r, seed)
+    curves = curves_of(sample, frame, look, seed)
+    alignment = alignment_of(look)
+    r = core_of(curves.rows, measured, alignment)
     advised = r if curves.left is None or r == 0 else recommend(curves.left, measured.rank)
     weights = None if probe is None else probe_rows(probe, directions[:, :advised])
-    doubts = _doubts(look, r, max(r, advised), seed)
+    with cores() as pool:  # some of it is work for one core
+        doubting = pool.submit(doubts_of, look, r, max(r, advised), seed)
+        testing = pool.submit(systematics_of, sample, directions, r, seed)
+        matching = pool.submit(partners_of, sample, look.order, r, seed)
+        cells = cell_rows(inputs, max(1, measured.rank), look.index)
+        doubts, systematics, partners = doubting.result(), testing.result(), matching.result()
     if weights is not None and inputs.X is not None and inputs.y is not None and inputs.labels is not None:
         doubts += flags.label_changing(inputs.D, inputs.labels, weights, inputs.X, inputs.y, inputs.a)
     agreement = halves.at(max(1, r))
-    cells = cell_rows(inputs, max(1, measured.rank), look.index)
-    systematics = _systematics(sample, directions, r, seed)
     at_core = next((row for row in curves.rows if row.r == r), None)
     bend = flags.bend(look.robust[:, : max(r, measured.rank)], directions, r)
     off = None
     if r:
         off = distance(alignment[:r]) if agreement is None else joined(agreement.misalignment, bend)
-    turn = _turn(look, directions[:, :r])
+    turn = turn_of(look, directions[:, :r])
     off = None if off is None else joined(off, turn)
     evidence = Evidence(
         n_pairs=look.n_pairs,
@@ -278,212 +270,22 @@ def _assess(
         rank_checks=measured.checks,
         recommended_r=verdict.recommended_r,
         alignment=tuple(float(c) for c in alignment),
-        directions=_direction_rows(look),
+        directions=direction_rows(look),
         misalignment=evidence.misalignment,
         noise_turn=turn,
         noise_uneven=measured.uneven,
         forecast=evidence.forecast,
         tradeoff=curves.rows,
         split_half=agreement,
-        robust=_robust_row(look, frame, evidence, advised),
-        term_two=None if probe is None else _term_two(look, probe, advised, shift, seed),
+        robust=robust_row(look, frame, evidence, advised),
+        term_two=None if probe is None else term_two_of(look, probe, advised, shift, seed),
         wedin=wedin(measured.strengths, measured.sigma, measured.n_pairs, d),
         systematics=systematics,
         more_pairs=evidence.more,
         flags=evidence.flags,
-        dropping=_dropping(look, frame, doubts, evidence, seed),
+        dropping=drop_rows(look, frame, doubts, evidence, seed),
         cells=cells,
         verdict=verdict,
         advice=advice,
         remarks=remarks,
     )
-
-
-@dataclass(frozen=True)
-class _Curves:
-    rows: tuple[TradeoffRow, ...]
-    labels: LabelCheck
-    left: Remainder | None
-
-
-def _curves(inputs: Inputs, frame: Frame, look: Look, seed: int) -> _Curves:
-    """What removing the first r directions takes away and what it leaves, for every r."""
-    directions = look.removed.top(MAX_R)
-    labels = check_labels(inputs, directions, frame.label_metric)
-    left = measure_remainder(
-        inputs,
-        frame.label_metric,
-        labels.deconfounded,
-        directions.shape[1],
-        np.random.default_rng([seed, 5]),
-        directions=directions if look.fixed else None,
-    )
-    return _Curves(tradeoff_rows(inputs, frame, directions, labels, left), labels, left)
-
-
-def _doubts(look: Look, r: int, advised: int, seed: int) -> list[flags.Doubt]:
-    """Everything to say against single pairs, by their place among all."""
-    sample, order = look.sample, look.order
-    places = None
-    if sample.a is not None and advised:
-        rng = np.random.default_rng([seed, 12])
-        none = np.zeros(len(order), dtype=np.int64)
-        envs = tuple(none if env is None else env[order] for env in (sample.env_a, sample.env_b))
-        places = match_places(
-            sample.a[order], sample.D[order], (envs[0], envs[1]), sample.clusters[order], rng
-        )
-    near = [replace(doubt, index=int(look.index[order[doubt.index]])) for doubt in wrong_matches(places)]
-    return [*look.doubts, *look.more_doubts(r), *near]
-
-
-def _systematics(inputs: Inputs, directions: Floats, r: int, seed: int) -> Systematics:
-    rng = np.random.default_rng([seed, 10])
-    share, p = mean_test(oriented(inputs), rng)
-    return Systematics(
-        mean_share=share,
-        mean_p=p,
-        control_overlap=None if inputs.control is None else artefact(inputs.control, directions[:, :r]),
-        splits=group_splits(inputs, directions, r, rng),
-    )
-
-
-def _direction_rows(look: Look) -> tuple[DirectionRow, ...]:
-    measured = look.measured
-    rank = measured.rank
-    halves = look.halves.alignment(rank) if rank else None
-
-    def at(values: Floats | None, i: int) -> float | None:
-        return float(values[i]) if values is not None and i < len(values) else None
-
-    return tuple(
-        DirectionRow(
-            strength=at(measured.strengths, i) if np.isfinite(measured.strengths[i]) else None,
-            by_halves=at(halves, i),
-            by_model=at(measured.by_model, i),
-            by_bulk=at(measured.by_bulk, i),
-            frequency=at(look.frequency, i),
-        )
-        for i in range(rank)
-    )
-
-
-def _robust_row(look: Look, frame: Frame, seen: Evidence, r: int) -> RobustRow | None:
-    """The directions when no pair counts more than the median pair, next to the plain ones."""
-    robust = look.robust[:, :r]
-    if r < 1 or robust.shape[1] < r or not seen.rank:
-        return None
-    environment = environment_share(look.sample, frame, robust)
-    label = check_labels(look.sample, robust, frame.label_metric, kept=False).deconfounded
-    return RobustRow(
-        r=r,
-        distance=flags.bend(robust, look.removed.top(r), r),
-        environment_removed=None if environment is None else float(environment[-1]),
-        label_removed_deconfounded=None if label is None else float(label[-1]),
-    )
-
-
-def _term_two(look: Look, probe: Probe, r: int, shift: float, seed: int) -> TermTwo | None:
-    if look.moments is not None:
-        return term_two_of_moments(look.moments, probe, r, look.measured, shift)
-    order = look.order
-    return term_two(
-        look.sample.D[order],
-        look.sample.clusters[order],
-        probe,
-        r,
-        look.measured,
-        np.random.default_rng([seed, 11]),
-        shift,
-    )
-
-
-def _dropping(
-    look: Look, frame: Frame, doubts: list[flags.Doubt], seen: Evidence, seed: int
-) -> tuple[DropRow, ...]:
-    """The main figures without the worst half of the pairs that look broken, and without all of them."""
-    wrong = [doubt for doubt in doubts if doubt.flag in BROKEN]
-    worst = list(dict.fromkeys(doubt.index for doubt in flags.by_gravity(wrong)))
-    if not worst or look.moments is not None or len(worst) > len(look.sample.D) // 2:
-        return ()
-    measured, row = look.measured, seen.row
-    rows = [
-        DropRow(
-            0,
-            measured.sigma,
-            measured.noise_share,
-            measured.rank,
-            seen.misalignment,
-            None if row is None else row.environment_removed,
-            None if row is None else row.label_removed_deconfounded,
-            None if row is None else row.environment_left,
-        )
-    ]
-    steps = {len(worst)} if len(worst) < _FEW_WORST else {len(worst) // 2, len(worst)}
-    for n in sorted(steps):
-        kept = np.setdiff1d(np.arange(len(look.sample.D)), worst[:n])
-        rows.append(drop_row(look.sample.take(kept), frame, n, seen.core, seen.recommended_r, seed))
-    return tuple(rows)
-
-
-def _partners(inputs: Inputs, order: NDArray[np.int64], r: int, seed: int) -> Partners | None:
-    """Whether partners find each other, among sound pairs; needs the a sides."""
-    if inputs.a is None or len(order) == 0 or r == 0:
-        return None
-    rng = np.random.default_rng([seed, 4])
-    return compare_partners(
-        inputs.a[order], inputs.D[order], inputs.kinds[order], inputs.clusters[order], r, rng
-    )
-
-
-def _typical_distance(inputs: Inputs) -> float | None:
-    """Median distance of two items of one label, from up to a thousand consecutive ones of each label."""
-    if inputs.X is None:
-        return None
-    y = np.zeros(len(inputs.X), dtype=np.int64) if inputs.y is None else inputs.y
-    found = []
-    for label in np.unique(y):
-        items = inputs.X[y == label][:1001]
-        found.append(np.linalg.norm(items[1:] - items[:-1], axis=1))
-    joined = np.concatenate(found)
-    return float(np.median(joined)) if len(joined) else None
-
-
-def _core(rows: tuple[TradeoffRow, ...], measured: Measured, alignment: Floats) -> int:
-    """Directions that hold the shift; where that is unknown, the leading ones more right than wrong."""
-    if measured.rank == 0:
-        return 0
-    found = core(rows, measured.rank)
-    if found is not None:
-        return found
-    right = alignment**2 > 0.5
-    return max(1, len(right) if right.all() else int(right.argmin()))
-
-
-def _turn(look: Look, directions: Floats) -> float:
-    """How far the removed directions are turned by the long axes of uneven noise.
-
-    A metric that evens the noise shows it. Without one, as many of the directions may be axes of the noise as
-    exceed what stands above noise of any shape.
-    """
-    measured = look.measured
-    r, sure = directions.shape[1], measured.checks.screenot
-    if r == 0 or measured.rank == 0:
-        return 0.0
-    if not measured.uneven or sure is None:
-        return measured.turn(directions)
-    return float(np.sqrt(max(0.0, 1.0 - sure / max(r, measured.rank))))
-
-
-def _alignment(look: Look) -> Floats:
-    """Cosines of the directions up to the rank: from halves, or from the noise model where these fail.
-
-    Halves are compared with long pairs shortened; the directions that a probe removes are those of the
-    pairs as they are, which a few long pairs may turn away from the others'.
-    """
-    rank = look.measured.rank
-    found = look.halves.alignment(rank) if rank else np.zeros(0)
-    if found is None:
-        return look.measured.by_model
-    turned = np.linalg.norm(look.robust[:, :rank].T @ look.removed.top(rank), axis=0)
-    turned *= look.measured.held(look.removed.top(rank))[: len(turned)]
-    return np.asarray(found[: len(turned)] * np.minimum(1.0, turned[: len(found)]))

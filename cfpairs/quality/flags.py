@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,10 @@ from cfpairs.quality.spectrum import Spectrum, spectrum
 
 __all__ = [
     "Doubt",
+    "are_copies",
     "bend",
     "by_gravity",
+    "copy_doubts",
     "dominating",
     "duplicates",
     "failed_edits",
@@ -23,6 +26,7 @@ __all__ = [
     "flag_rows",
     "label_changing",
     "leverages",
+    "near_distance",
     "outliers",
     "residual_scores",
     "robust_z",
@@ -52,7 +56,7 @@ class Doubt:
     severity: float
 
 
-def flag_rows(doubts: list[Doubt], pair_ids: tuple[str, ...]) -> tuple[FlagRow, ...]:
+def flag_rows(doubts: list[Doubt], pair_ids: Sequence[str]) -> tuple[FlagRow, ...]:
     """Rows of the report, the gravest first."""
     return tuple(
         FlagRow(pair_ids[d.index], d.flag, d.score, d.reason, d.severity) for d in by_gravity(doubts)
@@ -78,7 +82,7 @@ def _weight(doubt: Doubt) -> float:
     return (0.5 if doubt.flag == "dominates" else 1.0) * min(doubt.severity, MOST_SEVERE)
 
 
-def duplicates(D: Floats, pair_ids: tuple[str, ...]) -> tuple[list[Doubt], NDArray[np.bool_]]:
+def duplicates(D: Floats, pair_ids: Sequence[str]) -> tuple[list[Doubt], NDArray[np.bool_]]:
     """Pairs that repeat an earlier difference, up to its sign; and which pairs are not such copies.
 
     Copies of one pair look like a direction of their own. A near copy points the same way (cosine over .98)
@@ -89,7 +93,7 @@ def duplicates(D: Floats, pair_ids: tuple[str, ...]) -> tuple[list[Doubt], NDArr
     k, d = D.shape
     lengths = np.linalg.norm(D, axis=1)
     unit = D / np.where(lengths > 0.0, lengths, 1.0)[:, None]
-    limit = 0.25 * _usual_distance(D, lengths) if d >= NEAR_DIMENSIONS else 0.0
+    limit = near_distance(D, lengths) if d >= NEAR_DIMENSIONS else 0.0
     first, best = np.full(k, -1), np.zeros(k)
     for start in range(0, k, _BLOCK):
         stop = min(k, start + _BLOCK)
@@ -97,13 +101,25 @@ def duplicates(D: Floats, pair_ids: tuple[str, ...]) -> tuple[list[Doubt], NDArr
         rows, columns = np.nonzero(cosine > DUPLICATE_COSINE)
         earlier = columns < rows + start
         rows, columns = rows[earlier], columns[earlier]
-        one, two, inner = lengths[start + rows], lengths[columns], cosine[rows, columns]
-        apart = np.sqrt(np.clip((one - two) ** 2 + 2.0 * one * two * (1.0 - inner), 0.0, None))
-        near = apart <= np.maximum(EQUAL * one, limit)
+        inner = cosine[rows, columns]
+        near = are_copies(lengths[start + rows], lengths[columns], inner, limit)
         # Backwards, so that the earliest of several is the one that stays.
         first[start + rows[near][::-1]] = columns[near][::-1]
-        best[start + rows[near][::-1]] = np.minimum(1.0, inner[near][::-1])
-    found = [
+        best[start + rows[near][::-1]] = inner[near][::-1]
+    return copy_doubts(first, best, pair_ids), first < 0
+
+
+def are_copies(one: Floats, two: Floats, cosine: Floats, limit: float) -> NDArray[np.bool_]:
+    """Whether differences of these lengths, at these absolute cosines, are copies; all of shape (n,)."""
+    squares = (one - two) ** 2 + 2.0 * one * two * (1.0 - cosine)
+    apart = np.sqrt(np.clip(squares, 0.0, None))
+    return np.asarray((cosine > DUPLICATE_COSINE) & (apart <= np.maximum(EQUAL * one, limit)))
+
+
+def copy_doubts(first: NDArray[np.integer], cosine: Floats, pair_ids: Sequence[str]) -> list[Doubt]:
+    """Doubts about pairs that repeat the pair `first`, -1 for none, at this cosine; both of shape (k,)."""
+    best = np.minimum(1.0, cosine)
+    return [
         Doubt(
             int(j),
             "duplicate",
@@ -113,16 +129,15 @@ def duplicates(D: Floats, pair_ids: tuple[str, ...]) -> tuple[list[Doubt], NDArr
         )
         for j in np.flatnonzero(first >= 0)
     ]
-    return found, first < 0
 
 
-def _usual_distance(D: Floats, lengths: Floats) -> float:
-    """Median distance of neighbours in the list, after turning one where that brings them nearer."""
+def near_distance(D: Floats, lengths: Floats) -> float:
+    """A quarter of the median distance of neighbours in the list, turned towards each other."""
     if len(D) < 2:
         return 0.0
-    inner = np.abs((D[1:] * D[:-1]).sum(axis=1))
+    inner = np.abs(np.einsum("ij,ij->i", D[1:], D[:-1]))
     squares = lengths[1:] ** 2 + lengths[:-1] ** 2 - 2.0 * inner
-    return float(np.median(np.sqrt(np.clip(squares, 0.0, None))))
+    return 0.25 * float(np.median(np.sqrt(np.clip(squares, 0.0, None))))
 
 
 def failed_edits(lengths: Floats, typical: float | None, control: Floats | None) -> list[Doubt]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,24 @@ MANY = 8192
 """From this number of pairs on they are read in blocks."""
 
 
+class _Numbers(Sequence[str]):
+    """The numbers from 0 as words, which are made when they are asked for."""
+
+    def __init__(self, count: int) -> None:
+        self._range = range(count)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        found = self._range[index]
+        return str(found) if isinstance(found, int) else tuple(map(str, found))
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Checked arrays; absent ones are None.
@@ -32,6 +50,8 @@ class Inputs:
     ----------
     D : ndarray of shape (k, d)
         In float64; many pairs stay in the float type and the file that they came in.
+    lengths : ndarray of shape (k,)
+        Of the rows of D.
     X : ndarray of shape (n, d) or None
     y, env : ndarray of shape (n,) or None
     a : ndarray of shape (k, d) or None
@@ -39,7 +59,7 @@ class Inputs:
         Of the pairs, coded as `y` is.
     clusters : ndarray of shape (k,)
         Pairs of one cluster share a source: as given, or by an equal vector on one side.
-    pair_ids : tuple of str
+    pair_ids : sequence of str
     env_a, env_b : ndarray of shape (k,) or None
         Environments of the two sides, coded as `env` is.
     control : ndarray of shape (c, d) or None
@@ -48,13 +68,14 @@ class Inputs:
     """
 
     D: Floats
+    lengths: Floats
     X: Floats | None
     y: Codes | None
     env: Codes | None
     a: Floats | None
     labels: Codes | None
     clusters: Codes
-    pair_ids: tuple[str, ...]
+    pair_ids: Sequence[str]
     env_a: Codes | None
     env_b: Codes | None
     control: Floats | None
@@ -69,6 +90,7 @@ class Inputs:
         return replace(
             self,
             D=np.asarray(self.D[rows], dtype=np.float64),
+            lengths=self.lengths[rows],
             a=None if self.a is None else np.asarray(self.a[rows], dtype=np.float64),
             labels=part(self.labels),
             clusters=self.clusters[rows],
@@ -122,9 +144,9 @@ def check_inputs(
         If a shape does not fit or a value is not finite; the message names how many pairs and which.
     """
     names = None if pair_ids is None else tuple(map(str, pair_ids))
-    differences = _matrix(D, "the pair differences", "pairs", names, lazy=True)
+    differences, lengths = _measured(D, "the pair differences", "pairs", names, lazy=True)
     k, d = differences.shape
-    ids = names if names is not None else tuple(map(str, range(k)))
+    ids = names if names is not None else _Numbers(k)
     _length("pair_ids", len(ids), k, "pairs")
     items = None if X is None else _matrix(X, "the training items", "items", None, columns=d)
     sides = None if a is None else _matrix(a, "the a sides of the pairs", "pairs", ids, columns=d, lazy=True)
@@ -137,6 +159,7 @@ def check_inputs(
     usable = items is not None and n > 0
     return Inputs(
         D=differences,
+        lengths=lengths,
         X=items if usable else None,
         y=labels_of_items if usable else None,
         env=envs[0] if usable else None,
@@ -151,7 +174,11 @@ def check_inputs(
     )
 
 
-def _matrix(
+def _matrix(*given: Any, **options: Any) -> Floats:
+    return _measured(*given, **options)[0]
+
+
+def _measured(
     values: ArrayLike,
     what: str,
     unit: str,
@@ -159,7 +186,8 @@ def _matrix(
     *,
     columns: int | None = None,
     lazy: bool = False,
-) -> Floats:
+) -> tuple[Floats, Floats]:
+    """A matrix of finite values, and the lengths of its rows."""
     try:
         matrix = values if lazy and _is_large(values) else np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -175,10 +203,8 @@ def _matrix(
             expected=f"{columns} dimensions",
             remedy="embed both with the same encoder",
         )
-    if len(matrix) <= MANY:
-        bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    else:  # squares overflow only where the values are beyond use
-        bad = np.flatnonzero(~np.isfinite(lengths_of(matrix)))
+    lengths = lengths_of(matrix)
+    bad = np.flatnonzero(~np.isfinite(lengths))  # squares overflow only where the values are beyond use
     if bad.size:
         known = names is not None and len(names) == len(matrix)
         shown = ", ".join(names[i] if known and names is not None else str(i) for i in bad[:5])
@@ -188,7 +214,7 @@ def _matrix(
             expected="finite numbers",
             remedy=f"leave these {unit} out or embed them again",
         )
-    return matrix
+    return matrix, lengths
 
 
 def _is_large(values: ArrayLike) -> TypeGuard[NDArray[Any]]:

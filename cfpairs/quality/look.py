@@ -18,7 +18,7 @@ from cfpairs.quality.frame import Frame
 from cfpairs.quality.inputs import Inputs
 from cfpairs.quality.interval import direction_frequency, moment_frequency
 from cfpairs.quality.measure import Measured, measure, measure_moments, whitened
-from cfpairs.quality.moments import FOLDS, PairMoments, at_once, lengths_of
+from cfpairs.quality.moments import FOLDS, PairMoments, at_once
 from cfpairs.quality.rank import flip_rank, winsorize
 from cfpairs.quality.reliability import HalfSplitter, Halves
 from cfpairs.quality.rows import by_appearance
@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 
 SAMPLE = 4096
 _LEADING = 72  # directions that halves may be compared by, and some more
+_RUNS = 256  # of neighbours, that go to one fold each
 _GROWS_FROM = 6  # a rank below is not worth counting again in parts
 
 
@@ -86,8 +87,7 @@ class Look:
 
 def look_at_few(inputs: Inputs, frame: Frame, typical: float | None, seed: int, draws: int | None) -> Look:
     """Hold all pairs in memory."""
-    D = inputs.D
-    lengths = np.linalg.norm(D, axis=1)
+    D, lengths = inputs.D, inputs.lengths
     found, single = flags.duplicates(D, inputs.pair_ids)
     doubts = found + flags.failed_edits(lengths, typical, inputs.control)
     # From short to long: the result does not depend on the order that the pairs came in.
@@ -144,7 +144,7 @@ def look_at_many(
 ) -> Look:
     """Read the pairs block by block: their lengths, their moments, and each of them once more for doubts."""
     k, d = inputs.D.shape
-    lengths = lengths_of(inputs.D)
+    lengths = inputs.lengths
     sound = (lengths > 0.0) if keep is None else keep & (lengths > 0.0)
     limit = float(np.median(lengths[sound])) if sound.any() else None
     folds = _folds(inputs.clusters, seed)
@@ -159,11 +159,11 @@ def look_at_many(
 
     def more_doubts(r: int) -> list[flags.Doubt]:
         scores = score_pairs(inputs.D, lengths, removed, look.robust[:, :r], r, seed)
-        return [*copies(scores, lengths, inputs.pair_ids), *scores.doubts(np.flatnonzero(sound), r)]
+        return [*copies(inputs.D, scores, lengths, inputs.pair_ids), *scores.doubts(np.flatnonzero(sound), r)]
 
     return Look(
         n_pairs=k,
-        n_sources=len(np.unique(inputs.clusters[sound])),
+        n_sources=int(np.count_nonzero(np.bincount(inputs.clusters[sound]))),
         measured=look.measured,
         removed=removed,
         robust=look.robust,
@@ -181,9 +181,16 @@ def look_at_many(
 
 
 def _folds(clusters: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """A fold for every pair, the same for pairs of one cluster, in equal shares."""
+    """A fold for every pair, the same for pairs of one cluster, in equal shares.
+
+    Where no clusters are known, some neighbours in the list go together: pairs of one source tend to follow
+    one another, and halves that share sources agree whatever they show.
+    """
     codes = by_appearance(clusters)
     count = int(codes.max(initial=-1)) + 1
+    if count == len(codes) and count:
+        codes = np.arange(count) // max(1, count // _RUNS)
+        count = int(codes[-1]) + 1
     return np.asarray((np.random.default_rng([seed, 9]).permutation(count) % FOLDS)[codes])
 
 

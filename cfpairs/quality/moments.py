@@ -8,64 +8,73 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from cfpairs.errors import DataError
-from cfpairs.subspace import SecondMoment
+from cfpairs.quality.rank_update import add_products, fill_lower
 
-__all__ = ["FOLDS", "PairMoments", "at_once", "blocks", "lengths_of", "side_by_side"]
+__all__ = ["FOLDS", "PairMoments", "at_once", "blocks", "cores", "lengths_of", "one_thread", "side_by_side"]
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
-Run = Callable[[Callable[[Any], None], Iterable[Any]], None]
+R = TypeVar("R")
 
 FOLDS = 6
 _BLOCK_BYTES = 48 << 20
+_BLOCKS_AT_ONCE = 2  # so that a fold's share of them is worth a product
+_RUN = 256  # rows on average that are worth a product
+_CUT_ROWS = 1024  # of shortened pairs that are multiplied at once
 _MOST_THREADS = 8
 _NEAR = 1.05  # times the limit: shortening by less changes no direction that could be seen
 
 
-def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Slices of rows of a (k, d) matrix that take about 48 MiB each in float64."""
-    step = max(256, _BLOCK_BYTES // (8 * max(1, shape[1])))
+def blocks(shape: tuple[int, ...], *, times: float = 1.0) -> Iterator[slice]:
+    """Slices of rows of a (k, d) matrix that take about 48 MiB each in float64, or so many times that."""
+    step = max(256, int(times * _BLOCK_BYTES) // (8 * max(1, shape[1])))
     for start in range(0, shape[0], step):
         yield slice(start, min(start + step, shape[0]))
 
 
+@cache
+def _libraries() -> ThreadpoolController:
+    """NumPy's and SciPy's BLAS; to find them takes milliseconds each time."""
+    return ThreadpoolController()
+
+
 @contextmanager
-def side_by_side() -> Iterator[Run]:
-    """A way to do some work for every part, on as many threads as there are cores, each with one BLAS thread.
+def one_thread() -> Iterator[None]:
+    """BLAS with one thread."""
+    with _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
+@contextmanager
+def cores() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as there are cores, each with one BLAS thread."""
+    with one_thread(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
+        yield pool
+
+
+def side_by_side(work: Callable[[T], R], parts: Iterable[T]) -> list[R]:
+    """Do some work for every part, on all cores.
 
     A part writes where no other does, so that the result is the same on any number of cores.
     """
-    with (
-        threadpool_limits(1, user_api="blas"),
-        ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, _MOST_THREADS)) as pool,
-    ):
-
-        def run(work: Callable[[Any], None], parts: Iterable[Any]) -> None:
-            for _ in pool.map(work, parts):
-                pass
-
-        yield run
+    with cores() as pool:
+        return list(pool.map(work, parts))
 
 
-def at_once(works: Sequence[Callable[[], T]]) -> list[T]:
+def at_once(works: Sequence[Callable[[], R]]) -> list[R]:
     """What each of some works gives, side by side."""
-    found: list[Any] = [None] * len(works)
-
-    def note(place: int) -> None:
-        found[place] = works[place]()
-
-    with side_by_side() as run:
-        run(note, range(len(works)))
-    return found
+    return side_by_side(lambda work: work(), works)
 
 
 def lengths_of(D: NDArray[Any]) -> Floats:
@@ -80,9 +89,64 @@ def lengths_of(D: NDArray[Any]) -> Floats:
     if len(parts) == 1:
         measure(parts[0])
     else:
-        with side_by_side() as run:
-            run(measure, parts)
+        side_by_side(measure, parts)
     return np.sqrt(squares)
+
+
+def _wait(works: Sequence[Future[None]]) -> None:
+    for work in works:
+        work.result()
+
+
+def _runs(members: NDArray[np.int64]) -> list[slice] | list[NDArray[np.int64]]:
+    """Rows (n,) in ascending order as long runs of neighbours, which need no copy; else all of them."""
+    if not len(members):
+        return []
+    ends = np.append(np.flatnonzero(np.diff(members) > 1) + 1, len(members))
+    if len(members) < _RUN * len(ends):
+        return [members]
+    return [slice(members[a], members[b - 1] + 1) for a, b in pairwise((0, *ends.tolist()))]
+
+
+class _Fold:
+    """Sums over the pairs of one fold, as they are, and what shortening takes from these.
+
+    What shortening takes has few rows a block; they are multiplied some hundreds at a time.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.n_pairs = 0
+        self.gram = np.zeros((dim, dim))
+        self.excess = np.zeros((dim, dim), dtype=np.float32)
+        self._cuts: list[NDArray[np.float32]] = []
+
+    def add(self, block: NDArray[Any], members: NDArray[np.int64], lengths: Floats, limit: float) -> None:
+        """Add some rows of a block, whose rows have these lengths; the sums hold after `settle`."""
+        self.n_pairs += len(members)
+        for rows in _runs(members):
+            add_products(self.gram, block[rows].astype(np.float64, copy=False))
+        long = members[lengths[members] > _NEAR * limit]
+        if len(long):
+            share = np.sqrt(1.0 - (limit / lengths[long]) ** 2)
+            self._cuts.append((block[long] * share[:, None]).astype(np.float32))
+            if sum(map(len, self._cuts)) >= _CUT_ROWS:
+                self._multiply()
+
+    def settle(self) -> None:
+        """Make the sums whole."""
+        fill_lower(self.gram)
+        self._multiply()
+
+    def _multiply(self) -> None:
+        if self._cuts:
+            cut = np.concatenate(self._cuts)
+            self.excess += cut.T @ cut
+            self._cuts = []
+
+    def merge(self, other: _Fold) -> None:
+        self.n_pairs += other.n_pairs
+        self.gram += other.gram
+        self.excess += other.excess
 
 
 class PairMoments:
@@ -118,14 +182,14 @@ class PairMoments:
 
     def __init__(self, dim: int, *, limit: float | None = None) -> None:
         self.dim, self.limit = dim, limit
-        self._parts = [SecondMoment(dim) for _ in range(FOLDS)]
-        self._excess = [np.zeros((dim, dim), dtype=np.float32) for _ in range(FOLDS)]
+        self._folds = [_Fold(dim) for _ in range(FOLDS)]
+        self._read = 0  # rows that came, in blocks
         self._squares = np.zeros(2)  # of the shortened lengths: sum of squares and of fourth powers
 
     @property
     def n_pairs(self) -> int:
         """Number of pairs seen."""
-        return sum(part.n_pairs for part in self._parts)
+        return sum(fold.n_pairs for fold in self._folds)
 
     @property
     def even_pairs(self) -> float:
@@ -163,47 +227,65 @@ class PairMoments:
             raise DataError(
                 "differences have another dimension", got=f"shape {D.shape}", expected=f"(k, {self.dim})"
             )
-        with side_by_side() as run:
-            for rows in blocks(D.shape):
-                block = np.asarray(D[rows])
-                length = lengths_of(block) if lengths is None else lengths[rows]
-                if not np.isfinite(length).all():
-                    raise DataError(
-                        "pair differences are not finite", got=f"{int((~np.isfinite(length)).sum())} pairs"
-                    )
-                fold = self._drawn(len(block)) if folds is None else folds[rows]
-                chosen = np.arange(len(block)) if keep is None else np.flatnonzero(keep[rows])
-                self._add(block, length, np.asarray(fold), chosen, run)
+        # Two blocks at a time: no core waits for another at the end of a block. A fold's sums grow in order.
+        block_before: list[Future[None]] = []
+        with cores() as pool:
+            try:
+                for rows in blocks(D.shape, times=_BLOCKS_AT_ONCE):
+                    added = self._add(pool, block_before, *self._checked(D, rows, folds, lengths, keep))
+                    _wait(block_before)
+                    block_before = added
+            finally:
+                _wait(block_before)
+                _wait([pool.submit(fold.settle) for fold in self._folds])
         return self
 
+    def _checked(
+        self,
+        D: NDArray[Any],
+        rows: slice,
+        folds: NDArray[np.integer] | None,
+        lengths: Floats | None,
+        keep: NDArray[np.bool_] | None,
+    ) -> tuple[NDArray[Any], Floats, NDArray[np.integer], NDArray[np.int64]]:
+        """A block, the lengths and folds of its rows, and which of them to add."""
+        block = np.asarray(D[rows])
+        length = lengths_of(block) if lengths is None else lengths[rows]
+        if not np.isfinite(length).all():
+            raise DataError(
+                "pair differences are not finite", got=f"{int((~np.isfinite(length)).sum())} pairs"
+            )
+        fold = self._drawn(len(block)) if folds is None else np.asarray(folds[rows])
+        return block, length, fold, np.arange(len(block)) if keep is None else np.flatnonzero(keep[rows])
+
     def _drawn(self, count: int) -> NDArray[np.int64]:
-        rng = np.random.default_rng([FOLDS, self.n_pairs])
+        rng = np.random.default_rng([FOLDS, self._read])
         return rng.permutation(np.arange(count) % FOLDS)
 
     def _add(
-        self, block: NDArray[Any], lengths: Floats, folds: NDArray[Any], chosen: NDArray[np.int64], run: Run
-    ) -> None:
+        self,
+        pool: ThreadPoolExecutor,
+        before: list[Future[None]],
+        block: NDArray[Any],
+        lengths: Floats,
+        folds: NDArray[np.integer],
+        chosen: NDArray[np.int64],
+    ) -> list[Future[None]]:
+        """Begin to add the chosen rows of a block, each fold as soon as it has the block before."""
         if self.limit is None:
             positive = lengths[chosen][lengths[chosen] > 0.0]
             self.limit = float(np.median(positive)) if positive.size else None
         limit = np.inf if self.limit is None else self.limit
 
         def add(fold: int) -> None:
-            members = chosen[folds[chosen] == fold]
-            if not len(members):
-                return
-            rows = block[members].astype(np.float64, copy=False)
-            self._parts[fold].update(rows)
-            own = lengths[members]
-            long = own > _NEAR * limit
-            if long.any():
-                share = np.sqrt(1.0 - (limit / own[long]) ** 2)
-                cut = (rows[long] * share[:, None]).astype(np.float32)
-                self._excess[fold] += cut.T @ cut
+            if before:
+                before[fold].result()
+            self._folds[fold].add(block, chosen[folds[chosen] == fold], lengths, limit)
 
-        run(add, range(FOLDS))
         short = np.minimum(lengths[chosen], limit) ** 2
         self._squares += short.sum(), (short**2).sum()
+        self._read += len(block)
+        return [pool.submit(add, fold) for fold in range(FOLDS)]
 
     def merge(self, other: PairMoments) -> PairMoments:
         """Add the sums of `other`.
@@ -223,24 +305,26 @@ class PairMoments:
                 remedy="give both the same limit",
             )
         self.limit = other.limit if self.limit is None else self.limit
-        for mine, its in zip(self._parts, other._parts, strict=True):
+        for mine, its in zip(self._folds, other._folds, strict=True):
             mine.merge(its)
-        for excess, more in zip(self._excess, other._excess, strict=True):
-            excess += more
+        self._read += other._read
         self._squares += other._squares
         return self
 
     def count(self, folds: Sequence[int]) -> int:
         """Number of pairs in some folds."""
-        return sum(self._parts[fold].n_pairs for fold in folds)
+        return sum(self._folds[fold].n_pairs for fold in folds)
 
     def gram(self, folds: Sequence[int] = range(FOLDS)) -> Floats:
         """``D^T D`` of the pairs of some folds, (d, d)."""
-        return np.asarray(np.sum([self._parts[fold].gram for fold in folds], axis=0))
+        total = np.zeros((self.dim, self.dim))
+        for fold in folds:
+            total += self._folds[fold].gram
+        return total
 
     def robust_gram(self, folds: Sequence[int] = range(FOLDS)) -> Floats:
         """The same with long pairs shortened."""
-        gram = self.gram(folds)
+        total = self.gram(folds)
         for fold in folds:
-            gram -= self._excess[fold]
-        return gram
+            total -= self._folds[fold].excess
+        return total

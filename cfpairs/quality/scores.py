@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cfpairs.quality.flags import EQUAL, NEAR_DIMENSIONS, Doubt, dominating, far_out, robust_z
+from cfpairs.quality.flags import (
+    EQUAL,
+    NEAR_DIMENSIONS,
+    Doubt,
+    are_copies,
+    copy_doubts,
+    dominating,
+    far_out,
+    near_distance,
+    robust_z,
+)
 from cfpairs.quality.moments import blocks, side_by_side
 from cfpairs.quality.spectrum import Spectrum
 
@@ -15,10 +26,12 @@ __all__ = ["Scores", "copies", "score_pairs"]
 
 Floats = NDArray[np.float64]
 
-_BITS, _BANDS = 64, 4
-_NEAR_BITS = 4  # of 64: an angle of about .2, a cosine of .98
-_NEAR_LENGTH = 0.1
+_BITS, _BANDS = 48, 3
+_NEAR_BITS = 6  # of 48: three are expected at an angle of .2, a cosine of .98
 _LARGEST_BUCKET = 256
+_BLOCK = 0.125  # of a common block: what is read stays in the cache
+_NEIGHBOURS = 1024  # that say how far apart two pairs usually are
+_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -32,11 +45,11 @@ class Scores:
     leverage : ndarray
         How much it decides of the first r plain directions.
     marks : ndarray of uint64
-        Signs of 64 random projections in which the differences have equal variances; near copies differ in
+        Signs of 48 random projections in which the differences have equal variances; near copies differ in
         few bits.
     near : float
-        Relative difference of the lengths of near copies; in few dimensions only equal lengths count, as
-        pairs point the same way by chance there.
+        Distance within which two pairs that point the same way are copies. It is 0 in few dimensions, where
+        pairs point the same way by chance.
     """
 
     left: Floats
@@ -70,11 +83,11 @@ def score_pairs(
     rng = np.random.default_rng([seed, 6])
     full = found.numerical_rank
     scale = np.where(found.values[:full] > 0.0, found.values[:full], np.inf)
-    turn = (found.directions / scale) @ rng.standard_normal((full, _BITS + 1))
+    turn = (found.directions / scale) @ rng.standard_normal((full, _BITS))
     turn /= np.abs(turn).max(initial=1e-300)
     axes = np.concatenate([robust, found.top(r), turn], axis=1).astype(np.float32)
     inner, bits = robust.shape[1], robust.shape[1] + r
-    left, leverage, marks = np.empty(k), np.empty(k), np.empty(k, dtype=np.uint64)
+    left, leverage, marks = np.empty(k), np.empty(k), np.zeros((k, 8), dtype=np.uint8)
     fits = bool(lengths.max(initial=0.0) < 1e15)  # squares, as float32
 
     def read(rows: slice) -> None:
@@ -85,60 +98,67 @@ def score_pairs(
         left[rows] = np.sqrt(np.clip(length**2 - (along[:, :inner] ** 2).sum(axis=1), 0.0, None))
         leverage[rows] = ((along[:, inner:] / found.values[:r]) ** 2).sum(axis=1)
         signs = found_at[:, bits:] > 0.0
-        signs ^= signs[:, -1:]  # the same for a difference and its opposite
-        marks[rows] = np.packbits(signs[:, :_BITS], axis=1).view(np.uint64)[:, 0]
+        signs ^= signs[:, :1]  # the same for a difference and its opposite
+        marks[rows, : _BITS // 8] = np.packbits(signs, axis=1)
 
-    with side_by_side() as run:
-        run(read, blocks(D.shape))
-    return Scores(left, leverage, marks, _NEAR_LENGTH if full >= NEAR_DIMENSIONS else EQUAL)
+    side_by_side(read, blocks(D.shape, times=_BLOCK))
+    near = 0.0
+    if full >= NEAR_DIMENSIONS:
+        some = np.unique(np.linspace(0, k - 1, _NEIGHBOURS).astype(np.int64))
+        near = near_distance(np.asarray(D[some], dtype=np.float64), lengths[some])
+    return Scores(left, leverage, marks.view(np.uint64)[:, 0], near)
 
 
-def copies(scores: Scores, lengths: Floats, pair_ids: tuple[str, ...]) -> list[Doubt]:
-    """Pairs whose difference an earlier pair has too, up to its sign.
+def copies(D: NDArray[np.floating], scores: Scores, lengths: Floats, pair_ids: Sequence[str]) -> list[Doubt]:
+    """Pairs whose difference an earlier pair has too, up to its sign; see `flags.duplicates`.
 
-    Equal differences are always found; near ones (a cosine over about .98) nine times in ten. Groups of more
-    than 256 candidates are compared with their first alone.
+    Two pairs are compared if a third of their marks are equal and most of the others. So equal differences
+    are always found, and near ones (a cosine over .98 where all dimensions vary alike) three times in four
+    or more; of more than 256 candidates the first alone is compared.
     """
     k = len(lengths)
-    first, apart = np.full(k, k), np.full(k, _BITS)
+    first, cosine = np.full(k, -1), np.zeros(k)
+    position = np.arange(k)
+
+    def compare(later: NDArray[np.int64], earlier: NDArray[np.int64]) -> None:
+        _compare(D, scores, lengths, later, earlier, first, cosine)
+
     for band in range(_BANDS):
-        key = (scores.marks >> np.uint64(16 * band)) & np.uint64(0xFFFF)
-        order = np.argsort(key, kind="stable")
-        starts = np.flatnonzero(np.diff(key[order], prepend=key[order][:1] + np.uint64(1)))
+        key = (scores.marks >> np.uint64(16 * band)).astype(np.uint16)
+        order = np.argsort(key, kind="stable")  # 16 bits are sorted by radix
+        starts = np.flatnonzero(np.diff(key[order], prepend=key[order][:1] + np.uint16(1)))
         ends = np.append(starts[1:], k)
-        position = np.arange(k)
         start = np.repeat(starts, ends - starts)
+        here = position
         for step in range(1, min(int((ends - starts).max(initial=1)), _LARGEST_BUCKET)):
-            here = np.flatnonzero(position - step >= start)
+            here = here[here - step >= start[here]]
             if not len(here):
                 break
-            _compare(scores, lengths, order[here], order[here - step], first, apart)
+            compare(order[here], order[here - step])
         large = np.flatnonzero(position - start >= _LARGEST_BUCKET)
-        _compare(scores, lengths, order[large], order[start[large]], first, apart)
-    return [
-        Doubt(
-            int(j),
-            "duplicate",
-            float(np.cos(np.pi * apart[j] / _BITS)),
-            f"same difference as {pair_ids[first[j]]}",
-            2.0 - apart[j] / (_NEAR_BITS + 1.0),
-        )
-        for j in np.flatnonzero(first < k)
-    ]
+        compare(order[large], order[start[large]])
+    return copy_doubts(first, cosine, pair_ids)
 
 
 def _compare(
+    D: NDArray[np.floating],
     scores: Scores,
     lengths: Floats,
     later: NDArray[np.int64],
     earlier: NDArray[np.int64],
     first: NDArray[np.int64],
-    apart: NDArray[np.int64],
+    cosine: Floats,
 ) -> None:
-    """Note the earliest near copy of each of the `later` pairs."""
+    """Note an earlier copy of each of the `later` pairs that has none yet."""
     bits = np.bitwise_count(scores.marks[later] ^ scores.marks[earlier])
-    one, two = lengths[later], lengths[earlier]
-    near = (bits <= _NEAR_BITS) & (np.abs(one - two) <= scores.near * np.maximum(one, two)) & (one > 0.0)
-    for j, i, n in zip(later[near], earlier[near], bits[near], strict=True):
-        if i < first[j]:
-            first[j], apart[j] = i, n
+    found = np.flatnonzero((bits <= _NEAR_BITS) & (first[later] < 0))
+    one, two = lengths[later[found]], lengths[earlier[found]]
+    found = found[(one > 0.0) & (two > 0.0) & (np.abs(one - two) <= np.maximum(EQUAL * one, scores.near))]
+    for start in range(0, len(found), _AT_ONCE):
+        j, i = later[found[start : start + _AT_ONCE]], earlier[found[start : start + _AT_ONCE]]
+        one, two = lengths[j], lengths[i]
+        # Divided first: squares of huge values would overflow.
+        unit = np.asarray(D[j], dtype=np.float64) / one[:, None]
+        inner = np.abs(np.einsum("ij,ij->i", unit, np.asarray(D[i], dtype=np.float64) / two[:, None]))
+        near = are_copies(one, two, inner, scores.near)
+        first[j[near]], cosine[j[near]] = i[near], inner[near]

@@ -8,12 +8,12 @@ the variance of every coordinate.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh, qr
+from scipy.linalg import eigh
 from scipy.optimize import brentq
 
 from cfpairs.quality.moments import FOLDS, PairMoments, at_once
@@ -100,7 +100,7 @@ def top_directions(gram: Floats, r: int, start: Floats | None = None) -> Floats:
         return np.asarray(eigh(gram, subset_by_index=(d - r, d - 1))[1][:, ::-1])
     basis = start
     for _ in range(_STEPS):
-        basis = qr(gram @ basis, mode="economic", check_finite=False)[0]
+        basis = np.linalg.qr(gram @ basis)[0]  # unlike SciPy's it lets other threads go on
     _, turn = np.linalg.eigh(basis.T @ gram @ basis)
     return np.asarray(basis @ turn[:, ::-1][:, :r])
 
@@ -126,9 +126,9 @@ def halves_of_moments(
         Brings sums of outer products into the metric that `start` is in.
     """
 
-    def leading(half: Sequence[int]) -> Floats:
-        gram = moments.robust_gram(half)
-        return top_directions(gram if whiten is None else whiten(gram), r, start)
+    def leading(sums: Sequence[Floats]) -> Floats:
+        gram = np.asarray(reduce(np.add, sums))
+        return top_directions(gram if whiten is None else whiten(gram), r, start[:, : 2 * r + 2 * _BESIDE])
 
     splits = [(0, *rest) for rest in combinations(range(1, FOLDS), FOLDS // 2 - 1)]
     r = max(0, min(max_rank, start.shape[1] - _BESIDE, moments.dim))
@@ -136,7 +136,8 @@ def halves_of_moments(
     if r:
         chosen = [splits[index] for index in rng.permutation(len(splits))[:_HALVINGS]]
         others = [tuple(sorted(set(range(FOLDS)) - set(one))) for one in chosen]
-        every = at_once([partial(leading, half) for half in (*chosen, *others)])
+        sums = at_once([partial(moments.robust_gram, [fold]) for fold in range(FOLDS)])
+        every = at_once([partial(leading, [sums[fold] for fold in half]) for half in (*chosen, *others)])
         pairs = zip(every[: len(chosen)], every[len(chosen) :], strict=True)
         overlaps = [np.clip(one.T @ other, -1.0, 1.0) for one, other in pairs]
     return Halves(overlaps, moments.n_pairs, moments.dim)

@@ -48,7 +48,7 @@ def mean_test(D: Floats, rng: np.random.Generator) -> tuple[float | None, float 
     >>> bool(share > 0.4), p
     (True, 0.01)
     """
-    energy = float((D**2).sum())
+    energy = float(np.vdot(D, D))
     if len(D) < 5 or energy <= 0.0:
         return None, None
     mean = D.sum(axis=0)
@@ -80,10 +80,12 @@ def group_splits(
     """
     if r < 1 or len(inputs.D) < 2 * _LEAST:
         return ()
+    keys = list(_keys(inputs, by_appearance(inputs.clusters)))
+    if not keys:
+        return ()
     sketch = winsorize(inputs.D) @ directions
-    clusters = by_appearance(inputs.clusters)
     found = []
-    for name, groups, units in _keys(inputs, clusters):
+    for name, groups, units in keys:
         split = _compare(name, sketch, groups, units, r, rng)
         if split is not None:
             found.append(split)

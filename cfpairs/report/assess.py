@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from cfpairs.report.model import (
     Result,
     RuleView,
 )
-from cfpairs.report.values import as_float, as_floats, as_int, as_mapping
+from cfpairs.report.values import as_float, as_floats, as_int, as_mapping, params_of
 from cfpairs.report.verdict import choose, matching_erm, overall, quality_level
 from cfpairs.report.words import rule
 
@@ -117,7 +116,7 @@ def assess(
         warnings=group_warnings(groups, splits),
         data=dict(data),
         provenance=dict(provenance),
-        results=tuple({**row, "params": _params(row)} for row in results),
+        results=tuple({**row, "params": params_of(row)} for row in results),
         group_rows=tuple(groups),
         curve_rows=tuple(
             {**row, **dict(zip(AVERAGE_ENDS, _interval(as_float(row.get("average")), n_test), strict=True))}
@@ -171,19 +170,8 @@ def _with_average_interval(row: Result, n: int) -> Result:
     return replace(row, average_low=low, average_high=high)
 
 
-def _params(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The hyperparameters of a result; empty where they cannot be read."""
-    params = row.get("params")
-    if isinstance(params, str):
-        try:
-            params = json.loads(params)
-        except ValueError:
-            return {}
-    return as_mapping(params)
-
-
 def _result(row: Mapping[str, Any], spread: float | None) -> Result:
-    params = _params(row)
+    params = params_of(row)
     return Result(
         pair_set=row.get("pair_set"),
         method=str(row.get("method")),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cfpairs.report.model import MapCell, MapView, Result
-from cfpairs.report.values import as_float, as_int, as_mapping
+from cfpairs.report.values import as_float, as_int, params_of
 
 __all__ = ["map_views"]
 
@@ -56,18 +55,9 @@ def map_views(
 
 def _cell(row: Mapping[str, Any]) -> MapCell | None:
     r, C = as_int(row.get("r")), as_float(row.get("C"))
-    if r is None or C is None or row.get("method") not in (METHOD, START) or _others(row.get("params")):
+    if r is None or C is None or row.get("method") not in (METHOD, START) or params_of(row):
         return None
     return MapCell(r, C, as_float(row.get("worst_group")), as_float(row.get("average")))
-
-
-def _others(params: object) -> Mapping[str, Any]:
-    if isinstance(params, str):
-        try:
-            params = json.loads(params)
-        except ValueError:
-            return {}
-    return as_mapping(params)
 
 
 def _rows(cells: Mapping[tuple[int, float], MapCell]) -> tuple[tuple[MapCell, ...], ...]:

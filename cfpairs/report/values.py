@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -18,6 +19,7 @@ __all__ = [
     "distance",
     "jsonable",
     "number",
+    "params_of",
     "per_cent",
     "range_text",
     "share",
@@ -64,6 +66,23 @@ def as_rows(value: object) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         return ()
     return tuple(row for row in value if isinstance(row, Mapping))
+
+
+def params_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The hyperparameters of a result or a fit, as a mapping or as JSON; empty where they cannot be read.
+
+    Examples
+    --------
+    >>> params_of({"params": '{"lambda": 2}'}), params_of({"params": "?"}), params_of({})
+    ({'lambda': 2}, {}, {})
+    """
+    params = row.get("params")
+    if isinstance(params, str):
+        try:
+            params = json.loads(params)
+        except ValueError:
+            return {}
+    return as_mapping(params)
 
 
 def share(value: float | None) -> str:

@@ -22,7 +22,7 @@ from cfpairs.workflow.context import Context
 from cfpairs.workflow.embeddings import embed_missing
 
 if TYPE_CHECKING:
-    from cfpairs.probes.solver import LinearFits
+    from cfpairs.probes.fits import LinearFits
 
 __all__ = ["EncoderJudge", "LabelProbe", "open_judge"]
 

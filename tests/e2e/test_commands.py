@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import yaml
-from e2e_runs import run, write_config
+from e2e_runs import holding_the_lock, run, write_config
 
 pytestmark = pytest.mark.e2e
 
@@ -123,24 +121,9 @@ def test_commands_need_only_the_workspace(project, tmp_path):
 
 
 def test_a_second_process_is_turned_away(project, tmp_path):
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from cfpairs.workspace import Workspace\n"
-            f"with Workspace({str(project / 'work')!r}).lock():\n"
-            " print('held', flush=True); sys.stdin.read()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert holder.stdout.readline() == "held\n"
+    with holding_the_lock(project / "work") as holder:
         done = run("embed", cwd=project, check=1)
         assert f"process {holder.pid}" in done.stderr and done.stderr.count("\n") == 1
-    finally:
-        holder.communicate("")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from PIL import Image
 
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.edit.base import EditRejectedError, EditTask
-from cfpairs.pairs.edit.builder import EditBuilder, EditOptions
+from cfpairs.pairs.edit.builder import EditBuilder
 from cfpairs.pairs.edit.controls import make_controls
 from cfpairs.pairs.edit.making import Made
+from cfpairs.pairs.edit.options import EditOptions
 from cfpairs.tables import MANIFEST
 from cfpairs.workspace import Workspace
 

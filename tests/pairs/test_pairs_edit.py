@@ -22,7 +22,8 @@ from cfpairs.errors import ConfigError, DataError, UnknownNameError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cells import TrainItems
 from cfpairs.pairs.edit.base import EditPlan, EditRejectedError, EditScene, EditTask, Mask
-from cfpairs.pairs.edit.builder import EditBuilder, EditOptions
+from cfpairs.pairs.edit.builder import EditBuilder
+from cfpairs.pairs.edit.options import EditOptions
 from cfpairs.pairs.edit.pixels import decode_image, read_file
 from cfpairs.pairs.edit.streams import Outcome, Stream, in_order, make_streams, next_wave
 from cfpairs.pairs.random import RandomOptions

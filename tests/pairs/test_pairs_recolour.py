@@ -23,7 +23,8 @@ from cfpairs.datasets.colored_mnist_plan import ColoredMNISTOptions
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs
 from cfpairs.pairs.edit.base import EditRejectedError, EditScene, EditTask, Mask
-from cfpairs.pairs.edit.builder import EditBuilder, EditOptions
+from cfpairs.pairs.edit.builder import EditBuilder
+from cfpairs.pairs.edit.options import EditOptions
 from cfpairs.pairs.edit.pixels import decode_image
 from cfpairs.pairs.edit.recolour import RecolourEditor, RecolourOptions, colour_of, recolour
 from cfpairs.pairs.random import RandomOptions

@@ -10,7 +10,10 @@ import pytest
 
 from cfpairs.errors import DataError
 from cfpairs.quality import PairMoments, assess_pairs, inputs
+from cfpairs.quality.flags import duplicates
+from cfpairs.quality.look import _folds
 from cfpairs.quality.rank import flip_rank, winsorize
+from cfpairs.quality.scores import copies, score_pairs
 from cfpairs.quality.spectrum import spectrum, spectrum_of_moment
 from cfpairs.quality.streaming import many_flips_rank, top_directions
 from tests.quality.worlds import off, planted, strengths, world
@@ -43,6 +46,65 @@ def test_parts_merge_into_the_sums_of_all() -> None:
     short = np.where(np.linalg.norm(rows, axis=1) > 1.05 * 4.0, 4.0 / np.linalg.norm(rows, axis=1), 1.0)
     cut = rows * short[:, None]
     assert whole.robust_gram() == pytest.approx(cut.T @ cut, abs=size)
+
+
+def test_the_order_of_threads_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cfpairs.quality.moments._BLOCK_BYTES", 8 * 20 * 256)
+    rows = np.random.default_rng(1).normal(size=(5000, 20)) * np.linspace(0.5, 2.0, 5000)[:, None]
+    grams = []
+    for cores in (1, 2, 8, 8):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        found = PairMoments(20).update(rows)
+        grams.append([*(found.robust_gram([fold]) for fold in range(6)), found.gram()])
+    assert all(
+        np.array_equal(one, two) for other in grams[1:] for one, two in zip(grams[0], other, strict=True)
+    )
+    assert grams[0][-1] == pytest.approx(rows.T @ rows, rel=1e-10)
+    counts = [found.count([fold]) for fold in range(6)]
+    assert sum(counts) == 5000 and max(counts) - min(counts) < 30
+
+
+def test_neighbours_that_share_a_fold_give_the_sums_of_single_pairs() -> None:
+    rng = np.random.default_rng(3)
+    rows = (rng.normal(size=(9000, 12)) * rng.gamma(3.0, size=(9000, 1))).astype(np.float32)
+    runs = rng.permutation(np.arange(18) % 6)[np.arange(9000) // 500]
+    keep = np.ones(9000, dtype=bool)
+    keep[[0, 700, 8999]] = False
+    whole = PairMoments(12, limit=5.0).update(rows, folds=runs, keep=keep)
+    for fold in range(6):
+        own = rows[keep & (runs == fold)].astype(np.float64)
+        lengths = np.linalg.norm(own, axis=1, keepdims=True)
+        cut = own * np.where(lengths > 1.05 * 5.0, 5.0 / lengths, 1.0)
+        assert whole.gram([fold]) == pytest.approx(own.T @ own, rel=1e-10)
+        assert whole.robust_gram([fold]) == pytest.approx(
+            cut.T @ cut, abs=1e-5 * float(np.trace(own.T @ own))
+        )
+    one_by_one = PairMoments(12, limit=5.0)
+    order = np.argsort(runs[keep], kind="stable")[::-1]  # the same pairs as rows that are no neighbours
+    one_by_one.update(rows[keep][order], folds=runs[keep][order])
+    assert one_by_one.gram() == pytest.approx(whole.gram(), rel=1e-10)
+
+
+def test_a_long_list_is_split_by_neighbours_and_a_known_source_is_never_split() -> None:
+    folds = _folds(np.arange(10_000), 0)
+    assert np.unique(folds[:39]).size == 1 and set(folds.tolist()) == set(range(6))
+    assert np.flatnonzero(np.diff(folds)).size < 260
+    assert np.bincount(folds).max() - np.bincount(folds).min() < 0.05 * 10_000
+    sources = np.random.default_rng(0).integers(0, 900, 10_000)
+    folds = _folds(sources, 0)
+    assert all(np.unique(folds[sources == source]).size == 1 for source in range(900))
+    assert _folds(np.zeros(0, dtype=np.int64), 0).size == 0
+
+
+def test_a_block_that_is_refused_leaves_the_sums_of_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cfpairs.quality.moments._BLOCK_BYTES", 8 * 20 * 256)
+    rows = np.random.default_rng(2).normal(size=(1500, 20))
+    rows[1400, 3] = np.inf
+    sums = PairMoments(20)
+    with pytest.raises(DataError, match="got 1 pairs"):
+        sums.update(rows)
+    assert 0 < sums.n_pairs < 1400
+    assert sums.gram() == pytest.approx(rows[: sums.n_pairs].T @ rows[: sums.n_pairs], rel=1e-10)
 
 
 def test_sums_that_do_not_fit_are_refused() -> None:
@@ -127,6 +189,24 @@ def test_copies_that_make_a_direction_are_named(few_are_many: None) -> None:
     found = assess_pairs(rows)
     assert sum(flag.flag == "duplicate" for flag in found.flags) == 500
     assert found.verdict.level == "fix_pairs"
+
+
+def test_near_copies_among_many_are_those_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(7)
+    rows, _ = planted(1200, D, np.array([900.0]), rng)
+    later = np.arange(900, 1000)
+    rows[later] = rows[later - 900] + 0.05 * rng.normal(size=(100, D))  # a cosine of about .998
+    rows[1000:1010] = -2.0 * rows[:10]  # the same direction, but no copy
+    names = tuple(map(str, range(1200)))
+    lengths = np.linalg.norm(rows, axis=1)
+    wanted = {(doubt.index, doubt.reason) for doubt in duplicates(rows, names)[0]}
+    assert {index for index, _ in wanted} == set(later.tolist())
+    spread = spectrum(rows)
+    scores = score_pairs(rows, lengths, spread, spread.top(1), 1, 0)
+    found = copies(rows, scores, lengths, names)
+    assert {(doubt.index, doubt.reason) for doubt in found} <= wanted
+    assert len(found) >= 90
+    assert min(doubt.score for doubt in found) > 0.98
 
 
 def test_a_file_is_read_in_blocks(few_are_many: None, tmp_path: Path) -> None:

@@ -9,23 +9,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from embedding_runs import contents
 from fakes import fake_workspace
 from ray_runs import DyingShards
 from typer.testing import CliRunner
 
 from cfpairs.cli import app
 from cfpairs.config import Config, DataConfig, EncoderConfig, PairConfig, parse_options
-from cfpairs.embedding.ray_cluster import on_cluster
 from cfpairs.errors import CfpairsError, ConfigError, WorkspaceError
 from cfpairs.pairs.base import BuildInputs, PairSet, Spread
-from cfpairs.pairs.edit.builder import EditBuilder, EditOptions
+from cfpairs.pairs.edit.builder import EditBuilder
 from cfpairs.pairs.edit.making import Maker
+from cfpairs.pairs.edit.options import EditOptions
 from cfpairs.pairs.edit.sharding import EditShards
 from cfpairs.tables import load_manifest
 from cfpairs.workflow import Context, spreading
@@ -49,10 +49,6 @@ def builder(**options: Any) -> EditBuilder:
 def inputs(workspace: Workspace, spread: Spread | None = None, **more: Any) -> BuildInputs:
     given = {"name": "edit", "n_pairs": N_PAIRS, "seed": 3, **more}
     return BuildInputs(workspace, manifest=load_manifest(workspace), spread=spread, **given)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")
@@ -175,18 +171,6 @@ def test_an_address_needs_the_engine_ray(tmp_path: Path):
         result = CliRunner().invoke(app, [*command, *more])
         assert isinstance(result.exception, ConfigError) and told in str(result.exception)
         assert not (tmp_path / "manifest.parquet").exists()
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A cluster of processes on this machine, for all tests that need one: it takes seconds to start."""
-    if find_spec("ray") is None:  # importing Ray here would come before its settings
-        pytest.skip("Ray is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        tests = Path(__file__).parents[1]
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(tests.parent), str(tests)]))
-        with on_cluster(None):
-            yield
 
 
 @pytest.mark.usefixtures("cluster")

@@ -5,88 +5,35 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel
 
-from cfpairs.config import Strict, parse_options
+from cfpairs.config import check_options, parse_options
 from cfpairs.errors import ConfigError, DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cards import pair_card
-from cfpairs.pairs.cells import TrainItems, missing_notes, pair_id, shortfall_note
+from cfpairs.pairs.cells import TrainItems, missing_notes, shortfall_note
 from cfpairs.pairs.edit.base import Editor, EditPlan, EditRejectedError, EditScene, EditTask
-from cfpairs.pairs.edit.checks import Checked, CheckOptions, Checks, check_section
+from cfpairs.pairs.edit.checks import Checked, Checks, check_section
 from cfpairs.pairs.edit.controls import make_controls
-from cfpairs.pairs.edit.making import Made, Maker, mask_file
-from cfpairs.pairs.edit.masks import DEFAULT_MASKERS, open_masks
+from cfpairs.pairs.edit.making import Made, Maker
+from cfpairs.pairs.edit.masks import open_masks
+from cfpairs.pairs.edit.options import EditOptions
+from cfpairs.pairs.edit.rows import Candidate, EditRows
 from cfpairs.pairs.edit.sharding import EditShards
-from cfpairs.pairs.edit.streams import Choose, Outcome, Stream, in_order, make_streams, next_wave
+from cfpairs.pairs.edit.streams import Outcome, Stream, in_order, make_streams, next_wave
 from cfpairs.progress import SILENT, Advance
 from cfpairs.registry import resolve, suggest
 from cfpairs.tables import MANIFEST, PAIRS, fingerprint, make_table
 
-__all__ = ["EditBuilder", "EditOptions"]
+__all__ = ["EditBuilder"]
 
 CHUNK = 32
 """Edits that are checked at once."""
-
-
-class EditOptions(Strict):
-    """Settings of `EditBuilder`."""
-
-    editor: str = Field(default="composite", description="name of the editor")
-    editor_options: dict[str, Any] = Field(default_factory=dict, description="the editor's own settings")
-    masks: tuple[str, ...] = Field(
-        default=DEFAULT_MASKERS, description="names of maskers, tried in this order until one finds a mask"
-    )
-    mask_options: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="each masker's own settings, by its name"
-    )
-    choose: Choose = Field(
-        default="balanced",
-        description="which items are edited: as many of every group; those whose edits fill the smallest "
-        "groups; or any training item",
-    )
-    shares: dict[str, Annotated[int, Field(ge=0)]] | None = Field(
-        default=None,
-        description="pairs of each label by its name, in this proportion; a label left out gets none; "
-        "default: as 'choose' says",
-    )
-    per_item: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1, description="most edits of one item to one environment, each on another background"
-    )
-    attempts: Annotated[int, Field(ge=1, le=20)] = Field(
-        default=3,
-        description="how often an edit that fails a check is made, each with another seed or background",
-    )
-    workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
-        default=None, description="threads; default: one a core, at most 8"
-    )
-    control: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        default=40,
-        description="control pairs: so many of the edited items are edited once more with nothing to change, "
-        "which shows how much the editor changes by itself; not by editors that change nothing else",
-    )
-    checks: CheckOptions = CheckOptions()
-
-    @field_validator("shares")
-    @classmethod
-    def _some_share(cls, value: dict[str, int] | None) -> dict[str, int] | None:
-        if value is not None and not any(value.values()):
-            raise ValueError("at least one label needs a share above 0")
-        return value
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """An item on its way: where it stands in its stream, and its rows of both tables without their ids."""
-
-    stream: Stream
-    task: EditTask
-    pair: dict[str, Any]
 
 
 class EditBuilder:
@@ -117,8 +64,7 @@ class EditBuilder:
     version: ClassVar[int] = 2
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, EditOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="EditOptions")
+        options = check_options(EditOptions, options)
         self.options = options
         maker = resolve("editors", options.editor)
         chosen = parse_options(maker.Options, options.editor_options, f"editor {options.editor!r}")
@@ -151,9 +97,10 @@ class EditBuilder:
             )
             maker = self.maker(inputs)
             shards = None if inputs.spread is None else EditShards(self, inputs, items)
-            self._work(items, streams, inputs, checks, maker, shards)
+            rows = EditRows(items, inputs, self.options.editor, self.made_with)
+            self._work(rows, streams, inputs, checks, maker, shards)
             done = list(in_order(streams))
-            controls = self._controls(items, done, inputs, maker, shards)
+            controls = self._controls(rows, done, inputs, maker, shards)
         finally:
             self.editor.close()
         return self._pair_set(items, targets, done, controls, inputs, checks)
@@ -188,7 +135,7 @@ class EditBuilder:
 
     def _work(
         self,
-        items: TrainItems,
+        rows: EditRows,
         streams: list[Stream],
         inputs: BuildInputs,
         checks: Checks,
@@ -200,16 +147,16 @@ class EditBuilder:
         bar = inputs.progress if shards is None else SILENT
         with bar.task(what, inputs.n_pairs) as advance:
             while wave := next_wave(streams, inputs.n_pairs):
-                candidates = [self._candidate(items, stream, place, inputs) for stream, place in wave]
-                outcomes = self._outcomes(items, candidates, maker, checks, inputs, advance, shards)
+                candidates = [rows.candidate(stream, place) for stream, place in wave]
+                outcomes = self._outcomes(rows, candidates, maker, checks, inputs, advance, shards)
                 for candidate, outcome in zip(candidates, outcomes, strict=True):
                     if outcome.item is not None and outcome.item["item_id"] in candidate.stream.made_ids:
-                        outcome = self._rejected(candidate, "the same edit is there already", inputs)
+                        outcome = rows.rejected(candidate, "the same edit is there already")
                     candidate.stream.add(outcome)
 
     def _controls(
         self,
-        items: TrainItems,
+        rows: EditRows,
         done: Sequence[Outcome],
         inputs: BuildInputs,
         maker: Maker,
@@ -218,6 +165,7 @@ class EditBuilder:
         """Control items of the first pairs' sources."""
         if not self.options.control or not getattr(self.editor, "null_edits", False):
             return []
+        items = rows.items
         place = {item_id: row for row, item_id in enumerate(items.ids)}
         sources = (
             items.table.slice(place[outcome.pair["a_id"]], 1).to_pylist()[0]
@@ -230,27 +178,7 @@ class EditBuilder:
                 inputs.spread(shards, tasks)
             return maker.make(tasks)
 
-        def row(task: EditTask, made: Made) -> dict[str, Any]:
-            return self._item(items, task, made, inputs)
-
-        return make_controls(sources, self.options.control, make, row)
-
-    def _candidate(self, items: TrainItems, stream: Stream, place: int, inputs: BuildInputs) -> _Candidate:
-        row, env = (int(value) for value in stream.candidates[place])
-        source = items.table.slice(row, 1).to_pylist()[0]
-        pair = {
-            "a_id": source["item_id"],
-            "method": "edit",
-            "label": source["label"],
-            "env_a": source["env"],
-            "env_b": env,
-            "score": None,
-            "seed": inputs.seed,
-            "status": "ok",
-            "reason": None,
-            "editor": self.options.editor,
-        }
-        return _Candidate(stream, EditTask(source, env, int(stream.turns[place])), pair)
+        return make_controls(sources, self.options.control, make, rows.item)
 
     def place(self, inputs: BuildInputs, task: EditTask, plan: EditPlan) -> Path:
         """The file of an edit; its name tells all that it is made of."""
@@ -261,8 +189,8 @@ class EditBuilder:
 
     def _outcomes(
         self,
-        items: TrainItems,
-        candidates: Sequence[_Candidate],
+        rows: EditRows,
+        candidates: Sequence[Candidate],
         maker: Maker,
         checks: Checks,
         inputs: BuildInputs,
@@ -284,12 +212,12 @@ class EditBuilder:
                 candidate = candidates[number]
                 if isinstance(made, EditRejectedError):
                     # What cannot be made at all would fail in the same way again.
-                    outcomes.setdefault(number, self._rejected(candidate, str(made), inputs))
+                    outcomes.setdefault(number, rows.rejected(candidate, str(made)))
                     continue
                 if made.path in tried[number]:
                     continue
                 tried[number].add(made.path)
-                outcomes[number] = self._outcome(items, candidate, made, checked, attempt + 1, inputs)
+                outcomes[number] = rows.outcome(candidate, made, checked, attempt + 1)
                 if checked.fault is None:
                     advance(1)
                 else:
@@ -316,51 +244,6 @@ class EditBuilder:
             )
             for _, made in chunk:
                 yield made, next(found) if isinstance(made, Made) else Checked()
-
-    def _outcome(
-        self,
-        items: TrainItems,
-        candidate: _Candidate,
-        made: Made,
-        checked: Checked,
-        attempts: int,
-        inputs: BuildInputs,
-    ) -> Outcome:
-        """The rows of an edit that was made; of the pair alone if it failed a check."""
-        mask = made.plan.mask
-        pair = candidate.pair | dict(made.plan.columns) | checked.columns
-        pair |= {"attempts": attempts, "mask_source": None if mask is None else mask.source}
-        path = inputs.workspace.relative(made.path)
-        item_id = made.path.stem
-        if checked.fault is not None:
-            failed = {"status": "rejected", "reason": checked.fault, "rejected_path": path}
-            return Outcome(_with_ids(pair | failed, item_id), None)
-        return Outcome(_with_ids(pair, item_id), self._item(items, candidate.task, made, inputs))
-
-    def _item(self, items: TrainItems, task: EditTask, made: Made, inputs: BuildInputs) -> dict[str, Any]:
-        """The row of the manifest for an edited item."""
-        mask, source, env = made.plan.mask, task.item, task.env
-        computed = inputs.workspace.relative(mask_file(made.path))
-        return {
-            **{key: source[key] for key in ("split", "label", "label_name", "subject")},
-            "item_id": made.path.stem,
-            "path": inputs.workspace.relative(made.path),
-            "mask_path": None if mask is None else mask.path or computed,
-            "env": env,
-            "env_name": items.env_names[env],
-            "width": made.edited.shape[1],
-            "height": made.edited.shape[0],
-            "origin": "control" if task.null else "edit",
-            "parent_id": source["item_id"],
-            "pair_set": inputs.name,
-        }
-
-    def _rejected(self, candidate: _Candidate, reason: str, inputs: BuildInputs) -> Outcome:
-        """The outcome of a candidate of which nothing came; no item has its ``b_id``."""
-        task = candidate.task
-        made_of = (inputs.name, self.made_with, task.item["item_id"], task.env, "rejected", task.turn)
-        pair = candidate.pair | {"status": "rejected", "reason": reason}
-        return Outcome(_with_ids(pair, f"edit-{fingerprint(*made_of)}"), None)
 
     def _pair_set(
         self,
@@ -418,10 +301,6 @@ class EditBuilder:
         if guessed > made / 2:
             notes.append(f"{guessed} of {made} masks were guessed by GrabCut: look at some of the edits")
         return notes
-
-
-def _with_ids(pair: dict[str, Any], b_id: str) -> dict[str, Any]:
-    return {**pair, "pair_id": pair_id("edit", str(pair["a_id"]), b_id), "b_id": b_id}
 
 
 def _why_none(pairs: Sequence[Mapping[str, Any]]) -> str:

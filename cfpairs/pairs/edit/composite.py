@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from cfpairs.config import Strict
-from cfpairs.errors import ConfigError, DataError
+from cfpairs.config import Strict, check_options
+from cfpairs.errors import DataError
 from cfpairs.pairs.edit.backgrounds import Background, BackgroundBank, FolderBank, ItemBank
 from cfpairs.pairs.edit.base import EditPlan, EditRejectedError, EditScene, EditTask
 from cfpairs.pairs.edit.edges import compose, measured_edge, soft_edge
@@ -95,9 +95,7 @@ class CompositeEditor:
     )
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, CompositeOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="CompositeOptions")
-        self.options = options
+        self.options = check_options(CompositeOptions, options)
         self._scene: EditScene | None = None
         self._bank: BackgroundBank | None = None
 

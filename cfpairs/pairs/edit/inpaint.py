@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from cfpairs.errors import ConfigError, DataError
+from cfpairs.config import check_options
+from cfpairs.errors import DataError
 from cfpairs.pairs.edit.base import EditPlan, EditRejectedError, EditScene, Mask
 from cfpairs.pairs.edit.diffusion import Task
 from cfpairs.pairs.edit.diffusion_editor import DiffusionEditor, DiffusionOptions
@@ -61,8 +62,7 @@ class InpaintEditor(DiffusionEditor):
     )
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, InpaintOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="InpaintOptions")
+        options = check_options(InpaintOptions, options)
         super().__init__()
         self.options: InpaintOptions = options
 

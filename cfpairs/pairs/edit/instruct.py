@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from cfpairs.errors import ConfigError
+from cfpairs.config import check_options
 from cfpairs.pairs.edit.base import EditPlan, EditScene, Mask
 from cfpairs.pairs.edit.diffusion import Task
 from cfpairs.pairs.edit.diffusion_editor import DiffusionEditor, DiffusionOptions
@@ -60,8 +60,7 @@ class InstructEditor(DiffusionEditor):
     )
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, InstructOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="InstructOptions")
+        options = check_options(InstructOptions, options)
         super().__init__()
         self.options: InstructOptions = options
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from cfpairs.config import Strict
-from cfpairs.errors import ConfigError, DataError
+from cfpairs.config import Strict, check_options
+from cfpairs.errors import DataError
 from cfpairs.pairs.edit.base import EditPlan, EditRejectedError, EditScene, EditTask
 from cfpairs.pairs.edit.pixels import decode_image, read_file
 from cfpairs.workspace import Workspace
@@ -51,9 +51,7 @@ class RecolourEditor:
     threaded: ClassVar[bool] = True
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, RecolourOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="RecolourOptions")
-        self.options = options
+        self.options = check_options(RecolourOptions, options)
         self._workspace: Workspace | None = None
         self._channels: dict[int, int] = {}
 

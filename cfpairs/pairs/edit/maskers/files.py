@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from cfpairs.config import Strict
-from cfpairs.errors import ConfigError, DataError
+from cfpairs.config import Strict, check_options
+from cfpairs.errors import DataError
 from cfpairs.pairs.edit.base import EditRejectedError, Mask
 from cfpairs.pairs.edit.folders import images_below, named_folder
 from cfpairs.pairs.edit.masks import decode_mask
@@ -55,8 +55,7 @@ class ColumnMasker:
     version: ClassVar[int] = 1
 
     def __init__(self, options: BaseModel, *, workspace: Workspace, root: Path | None) -> None:
-        if not isinstance(options, ColumnOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="ColumnOptions")
+        options = check_options(ColumnOptions, options)
         self.workspace = workspace
         self.root = root
         self._by_path: dict[tuple[str, ...], Path] = {}
@@ -115,8 +114,7 @@ class AlphaMasker:
     version: ClassVar[int] = 1
 
     def __init__(self, options: BaseModel, *, workspace: Workspace, root: Path | None) -> None:
-        if not isinstance(options, AlphaOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="AlphaOptions")
+        check_options(AlphaOptions, options)
         self._key = fingerprint("alpha", self.version)
 
     def has(self, item: Mapping[str, Any]) -> bool:

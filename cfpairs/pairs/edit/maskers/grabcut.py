@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from cfpairs.config import Strict
-from cfpairs.errors import ConfigError
+from cfpairs.config import Strict, check_options
 from cfpairs.pairs.edit.base import EditRejectedError, Mask
 from cfpairs.tables import fingerprint
 from cfpairs.workspace import Workspace
@@ -66,8 +65,7 @@ class GrabCutMasker:
     version: ClassVar[int] = 1
 
     def __init__(self, options: BaseModel, *, workspace: Workspace, root: Path | None) -> None:
-        if not isinstance(options, GrabCutOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="GrabCutOptions")
+        options = check_options(GrabCutOptions, options)
         self.options = options
         self._key = fingerprint("grabcut", self.version, options.model_dump(mode="json"))
 

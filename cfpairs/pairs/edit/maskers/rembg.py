@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from cfpairs.config import Strict
-from cfpairs.errors import ConfigError, DataError, MissingDependencyError
+from cfpairs.config import Strict, check_options
+from cfpairs.errors import DataError, MissingDependencyError
 from cfpairs.pairs.edit.base import EditRejectedError, Mask
 from cfpairs.tables import fingerprint
 from cfpairs.workspace import Workspace
@@ -48,8 +48,7 @@ class RembgMasker:
     version: ClassVar[int] = 1
 
     def __init__(self, options: BaseModel, *, workspace: Workspace, root: Path | None) -> None:
-        if not isinstance(options, RembgOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="RembgOptions")
+        options = check_options(RembgOptions, options)
         self.options = options
         self._key = fingerprint("rembg", self.version, options.model)
         try:
