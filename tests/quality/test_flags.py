@@ -32,6 +32,33 @@ def test_clean_edits_along_one_direction_are_no_copies() -> None:
     assert not found and single.all()
 
 
+def test_differences_that_a_model_made_alike_are_no_copies_but_its_repetitions_are() -> None:
+    """A few smooth factors, as a decoder has: close together in two groups, nothing like noise between."""
+    rng = np.random.default_rng(2)
+    factors = rng.normal(size=(120, 5)) * np.array([1.0, 0.5, 0.3, 0.2, 0.1])
+    factors[:, 0] += np.where(np.arange(120) % 2, 6.0, -6.0)
+    factors[:, 1] += np.where(np.arange(120) % 2, 6.0, 0.0)
+    differences = factors @ np.linalg.qr(rng.normal(size=(64, 5)))[0].T
+    cosine = np.corrcoef(differences, rowvar=True)
+    np.fill_diagonal(cosine, 0.0)
+    assert (np.abs(cosine).max(axis=1) > flags.DUPLICATE_COSINE).mean() > 0.9
+    found, _ = flags.duplicates(differences, NAMES)
+    assert len(found) <= 3
+    differences[[30, 61, 100]] = differences[[4, 5, 6]] + 1e-4 * rng.normal(size=(3, 64))
+    found, _ = flags.duplicates(differences, NAMES)
+    assert {30, 61, 100} <= {doubt.index for doubt in found} and len(found) <= 6
+
+
+@pytest.mark.parametrize("times", [2, 5])
+def test_copies_are_found_where_every_pair_has_some(times: int) -> None:
+    rng = np.random.default_rng(3)
+    once, _ = planted(60, 80, np.array([50.0]), rng)
+    differences = np.concatenate([once + 0.02 * rng.normal(size=once.shape) for _ in range(times)])
+    found, single = flags.duplicates(differences, NAMES)
+    assert [doubt.index for doubt in found] == list(range(60, 60 * times))
+    assert np.flatnonzero(single).tolist() == list(range(60))
+
+
 def test_blocks_of_the_comparison_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     differences = rng.normal(size=(50, 40))
