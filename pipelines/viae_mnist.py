@@ -12,7 +12,6 @@ off goes on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -24,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from paper_tables import as_csv, as_image, config_of, finish, read_settings
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from paper_tables import as_csv, as_image, config_of, exit_status, finish, read_settings, study_parser
+from pydantic import PositiveFloat, PositiveInt
 from sklearn.exceptions import ConvergenceWarning
 
 from cfpairs import CfpairsError, ERMClassifier
+from cfpairs.config import Strict
 from cfpairs.datasets.idx import find_parts, read_part
 from cfpairs.pairs.transfer.options import ModelOptions
 from cfpairs.tables import fingerprint, write_bytes
@@ -83,10 +83,8 @@ VALIDATION = 10_000
 TITLES = {"smnist": "SMNIST", "scmnist": "SCMNIST"}
 
 
-class Study(BaseModel):
+class Study(Strict):
     """Settings; what they mean is said in the configuration file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     sets: tuple[Literal["smnist", "scmnist"], ...]
     rows: PositiveInt
@@ -343,11 +341,10 @@ def comparison(rows: Sequence[Row], grey: Grey, study: Study) -> list[tuple[str,
     return lines
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@exit_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the study, print ``paper | ours | data used``, write table and figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of the four IDX files")
     parser.add_argument("--out", type=Path, default=Path("cfpairs-work/viae-mnist"))
     parser.add_argument("--runs", type=int, default=10)
@@ -357,30 +354,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", type=Path, default=CONFIG)
     args = parser.parse_args(argv)
-    try:
-        study = read_settings(Study, args.config, **(QUICK if args.quick else {}))
-        if args.runs < 1:
-            raise CfpairsError("runs cannot be used", got=args.runs, expected="1 or more")
-        grey = read_grey(args.root, study, args.validate)
-        rows = [run_once(kind, grey, study, run, args.out) for run in range(args.runs) for kind in study.sets]
-        models = {TITLES[kind]: train(kind, grey, study, 0, args.out) for kind in study.sets}
-        kinds = {TITLES[kind]: kind for kind in study.sets}
-        samples = {name: grid_of_samples(model, 8, 3) for name, model in models.items()}
-        moved = {
-            name: grid_of_transfers(kinds[name], model, grey, study.square, 8)
-            for name, model in models.items()
-        }
-        kept = ("set", "run", "data", *TASKS, "seconds")
-        figures = {
-            "results.csv": as_csv([{name: row[name] for name in kept} for row in rows]),
-            "figure-4.png": draw(f"One z_inv, z_e from each environment's prior ({grey.name})", samples),
-            "figure-6.png": draw(f"Test images moved to another environment ({grey.name})", moved),
-        }
-        finish(args.out, comparison(rows, grey, study), figures)
-    except CfpairsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    study = read_settings(Study, args.config, **(QUICK if args.quick else {}))
+    if args.runs < 1:
+        raise CfpairsError("runs cannot be used", got=args.runs, expected="1 or more")
+    grey = read_grey(args.root, study, args.validate)
+    rows = [run_once(kind, grey, study, run, args.out) for run in range(args.runs) for kind in study.sets]
+    models = {TITLES[kind]: train(kind, grey, study, 0, args.out) for kind in study.sets}
+    kinds = {TITLES[kind]: kind for kind in study.sets}
+    samples = {name: grid_of_samples(model, 8, 3) for name, model in models.items()}
+    moved = {
+        name: grid_of_transfers(kinds[name], model, grey, study.square, 8) for name, model in models.items()
+    }
+    kept = ("set", "run", "data", *TASKS, "seconds")
+    figures = {
+        "results.csv": as_csv([{name: row[name] for name in kept} for row in rows]),
+        "figure-4.png": draw(f"One z_inv, z_e from each environment's prior ({grey.name})", samples),
+        "figure-6.png": draw(f"Test images moved to another environment ({grey.name})", moved),
+    }
+    finish(args.out, comparison(rows, grey, study), figures)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from cfpairs.config import Strict
-from cfpairs.errors import ConfigError, DataError
+from cfpairs.config import Strict, check_options
+from cfpairs.errors import DataError
 from cfpairs.pairs.base import BuildInputs, PairSet
 from cfpairs.pairs.cards import pair_card
 from cfpairs.pairs.cells import TrainItems, cell_rng, embedded_items, missing_notes, pair_id, shortfall_note
@@ -107,8 +107,7 @@ class TransferBuilder:
     version: ClassVar[int] = 1
 
     def __init__(self, options: BaseModel) -> None:
-        if not isinstance(options, TransferOptions):
-            raise ConfigError("wrong options", got=type(options).__name__, expected="TransferOptions")
+        options = check_options(TransferOptions, options)
         self.options = options
         self.wants_judge = options.checks.embedding
         self.makes_images = options.space == "image"
