@@ -197,7 +197,7 @@ def direction_frequency(
     return hits / _REPEATS
 
 
-def moment_frequency(moments: PairMoments, directions: Floats, start: Floats) -> Floats:
+def moment_frequency(moments: PairMoments, directions: Floats) -> Floats:
     """The same with each sixth of the pairs left out in turn, by as many directions as there are."""
     r = directions.shape[1]
     if r == 0:
@@ -205,6 +205,6 @@ def moment_frequency(moments: PairMoments, directions: Floats, start: Floats) ->
     hits = np.zeros(r)
     for fold in range(FOLDS):
         others = [other for other in range(FOLDS) if other != fold]
-        found = top_directions(moments.robust_gram(others), r, start)
+        found = top_directions(moments.robust_gram(others), r)
         hits += ((directions.T @ found) ** 2).sum(axis=1) > 0.5
     return hits / FOLDS

@@ -31,8 +31,6 @@ __all__ = ["Look", "look_at_few", "look_at_many", "look_at_moments"]
 Floats = NDArray[np.float64]
 
 SAMPLE = 4096
-_LEADING = 72  # directions that halves may be compared by, and some more
-_RUNS = 256  # of neighbours, that go to one fold each
 _GROWS_FROM = 6  # a rank below is not worth counting again in parts
 
 
@@ -181,16 +179,9 @@ def look_at_many(
 
 
 def _folds(clusters: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """A fold for every pair, the same for pairs of one cluster, in equal shares.
-
-    Where no clusters are known, some neighbours in the list go together: pairs of one source tend to follow
-    one another, and halves that share sources agree whatever they show.
-    """
+    """A fold for every pair, the same for pairs of one cluster, in equal shares."""
     codes = by_appearance(clusters)
     count = int(codes.max(initial=-1)) + 1
-    if count == len(codes) and count:
-        codes = np.arange(count) // max(1, count // _RUNS)
-        count = int(codes[-1]) + 1
     return np.asarray((np.random.default_rng([seed, 9]).permutation(count) % FOLDS)[codes])
 
 
@@ -201,10 +192,10 @@ def look_at_moments(moments: PairMoments, sample: Inputs, frame: Frame, seed: in
         (lambda: spectrum_of_moment(moments.gram(), n), lambda: spectrum_of_moment(moments.robust_gram(), n))
     )
     measured = measure_moments(moments, removed, robust, frame.choices, seed, draws=draws)
-    start, metric = robust.top(_LEADING), measured.yardstick.metric
+    metric = measured.yardstick.metric
     frequency = np.zeros(measured.rank)
     if measured.rank and measured.metric == "identity" and draws != 0:
-        frequency = moment_frequency(moments, measured.found.top(measured.rank), start)
+        frequency = moment_frequency(moments, measured.found.top(measured.rank))
     return Look(
         n_pairs=n,
         n_sources=n,
@@ -214,7 +205,6 @@ def look_at_moments(moments: PairMoments, sample: Inputs, frame: Frame, seed: in
         halves=halves_of_moments(
             moments,
             np.random.default_rng([seed, 2]),
-            start if metric is None else measured.found.top(_LEADING),
             max(1, measured.rank),
             None if metric is None else lambda gram: whitened(gram, metric),
         ),

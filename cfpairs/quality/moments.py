@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,7 +29,6 @@ R = TypeVar("R")
 FOLDS = 6
 _BLOCK_BYTES = 48 << 20
 _BLOCKS_AT_ONCE = 2  # so that a fold's share of them is worth a product
-_RUN = 256  # rows on average that are worth a product
 _CUT_ROWS = 1024  # of shortened pairs that are multiplied at once
 _MOST_THREADS = 8
 _NEAR = 1.05  # times the limit: shortening by less changes no direction that could be seen
@@ -98,16 +96,6 @@ def _wait(works: Sequence[Future[None]]) -> None:
         work.result()
 
 
-def _runs(members: NDArray[np.int64]) -> list[slice] | list[NDArray[np.int64]]:
-    """Rows (n,) in ascending order as long runs of neighbours, which need no copy; else all of them."""
-    if not len(members):
-        return []
-    ends = np.append(np.flatnonzero(np.diff(members) > 1) + 1, len(members))
-    if len(members) < _RUN * len(ends):
-        return [members]
-    return [slice(members[a], members[b - 1] + 1) for a, b in pairwise((0, *ends.tolist()))]
-
-
 class _Fold:
     """Sums over the pairs of one fold, as they are, and what shortening takes from these.
 
@@ -123,8 +111,7 @@ class _Fold:
     def add(self, block: NDArray[Any], members: NDArray[np.int64], lengths: Floats, limit: float) -> None:
         """Add some rows of a block, whose rows have these lengths; the sums hold after `settle`."""
         self.n_pairs += len(members)
-        for rows in _runs(members):
-            add_products(self.gram, block[rows].astype(np.float64, copy=False))
+        add_products(self.gram, block[members].astype(np.float64, copy=False))
         long = members[lengths[members] > _NEAR * limit]
         if len(long):
             share = np.sqrt(1.0 - (limit / lengths[long]) ** 2)

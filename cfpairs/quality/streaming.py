@@ -13,8 +13,8 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 from scipy.optimize import brentq
+from scipy.sparse.linalg import ArpackError, eigsh
 
 from cfpairs.quality.moments import FOLDS, PairMoments, at_once
 from cfpairs.quality.rank import ONE_COORDINATE, FlipRank, flip_margin
@@ -25,8 +25,9 @@ __all__ = ["halves_of_moments", "many_flips_rank", "spread_edge", "top_direction
 
 Floats = NDArray[np.float64]
 
-_STEPS = 4  # of subspace iteration
-_BESIDE, _HALVINGS = 8, 3
+_HALVINGS = 3
+_MOST = 64  # directions that halves are compared by
+_FEW_DIMENSIONS, _TOLERANCE = 128, 1e-6
 
 
 def many_flips_rank(
@@ -85,30 +86,26 @@ def spread_edge(variances: Floats, k: float) -> float:
     return float(1.0 / w + (v / (1.0 - v * w)).sum() / k)
 
 
-def top_directions(gram: Floats, r: int, start: Floats | None = None) -> Floats:
-    """First r eigenvectors of a positive matrix, (d, r), by subspace iteration from a good start.
+def top_directions(gram: Floats, r: int) -> Floats:
+    """First r eigenvectors of a positive semidefinite matrix (d, d), as columns (d, r).
 
-    Parameters
-    ----------
-    gram : ndarray of shape (d, d)
-    r : int
-    start : ndarray of shape (d, m), optional
-        Orthonormal, m over r: such as the leading eigenvectors of a matrix that differs by chance.
+    A few of many are found by Lanczos iteration (ARPACK), which converges where plain subspace iteration from
+    a common start would leave the directions of two halves more alike than they are.
     """
     d = len(gram)
-    if start is None or start.shape[1] <= r or d <= 2 * start.shape[1]:
-        return np.asarray(eigh(gram, subset_by_index=(d - r, d - 1))[1][:, ::-1])
-    basis = start
-    for _ in range(_STEPS):
-        basis = np.linalg.qr(gram @ basis)[0]  # unlike SciPy's it lets other threads go on
-    _, turn = np.linalg.eigh(basis.T @ gram @ basis)
-    return np.asarray(basis @ turn[:, ::-1][:, :r])
+    if _FEW_DIMENSIONS < d and 0 < r <= d // 8:
+        try:
+            start = np.random.default_rng(0).standard_normal(d)
+            values, vectors = eigsh(gram, k=r, v0=start, tol=_TOLERANCE)
+            return np.asarray(vectors[:, np.argsort(values)[::-1]])
+        except ArpackError:  # such as for a matrix of zeros
+            pass
+    return np.asarray(np.linalg.eigh(gram)[1][:, ::-1][:, :r])
 
 
 def halves_of_moments(
     moments: PairMoments,
     rng: np.random.Generator,
-    start: Floats,
     max_rank: int,
     whiten: Callable[[Floats], Floats] | None = None,
 ) -> Halves:
@@ -118,20 +115,18 @@ def halves_of_moments(
     ----------
     moments : PairMoments
     rng : numpy.random.Generator
-    start : ndarray of shape (d, m)
-        Leading directions of all pairs.
     max_rank : int
-        Largest r that will be asked for.
+        Largest r that will be asked for; more than 64 are not compared.
     whiten : callable, optional
-        Brings sums of outer products into the metric that `start` is in.
+        Brings sums of outer products into the metric that directions are compared in.
     """
 
     def leading(sums: Sequence[Floats]) -> Floats:
         gram = np.asarray(reduce(np.add, sums))
-        return top_directions(gram if whiten is None else whiten(gram), r, start[:, : 2 * r + 2 * _BESIDE])
+        return top_directions(gram if whiten is None else whiten(gram), r)
 
     splits = [(0, *rest) for rest in combinations(range(1, FOLDS), FOLDS // 2 - 1)]
-    r = max(0, min(max_rank, start.shape[1] - _BESIDE, moments.dim))
+    r = max(0, min(max_rank, _MOST, moments.dim))
     overlaps = []
     if r:
         chosen = [splits[index] for index in rng.permutation(len(splits))[:_HALVINGS]]

@@ -112,14 +112,16 @@ def term_two_of_moments(
     """The same from sums over the pairs; each sixth of them is held out in turn."""
     if measured.sigma is None or moments.n_pairs < 2 * FOLDS:
         return None
-    start = measured.found.top(0)
-    full = _differences(probe_rows(probe, top_directions(moments.gram(), r, start)))
+    full = _differences(probe_rows(probe, top_directions(moments.gram(), r)))
     changes = []
-    for fold in range(FOLDS):
+    filled = [fold for fold in range(FOLDS) if moments.count([fold])]  # few sources fill few folds
+    if len(filled) < 2:
+        return None
+    for fold in filled:
         theta = full
         if callable(probe):
-            others = [other for other in range(FOLDS) if other != fold]
-            theta = _differences(probe_rows(probe, top_directions(moments.gram(others), r, start)))
+            others = [other for other in filled if other != fold]
+            theta = _differences(probe_rows(probe, top_directions(moments.gram(others), r)))
         mean = np.einsum("ij,jk,ik->", theta, moments.gram([fold]), theta) / moments.count([fold])
         changes.append(mean - _noise(theta, measured))
     return _summary(np.array(changes), full, measured, shift, held_out=callable(probe))
