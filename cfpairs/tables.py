@@ -336,8 +336,22 @@ def write_table(
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_table(path: Path, schema: Schema | None = None, columns: list[str] | None = None) -> pa.Table:
+def read_table(
+    path: Path,
+    schema: Schema | None = None,
+    columns: list[str] | None = None,
+    rows: pc.Expression | None = None,
+) -> pa.Table:
     """Read a Parquet file and check it.
+
+    Parameters
+    ----------
+    path : Path
+    schema : Schema, optional
+    columns : list of str, optional
+        The only ones to read.
+    rows : pyarrow.compute.Expression, optional
+        Which rows to read; the others never are in memory together.
 
     Raises
     ------
@@ -347,7 +361,7 @@ def read_table(path: Path, schema: Schema | None = None, columns: list[str] | No
         If it is not Parquet, is cut short, or does not have the columns of `schema`.
     """
     try:
-        table = pq.read_table(path, columns=columns, partitioning=None)
+        table = pq.read_table(path, columns=columns, filters=rows, partitioning=None)
     except FileNotFoundError as error:
         raise WorkspaceError(
             f"{path} is missing", remedy="'cfpairs status' shows which stage makes it"

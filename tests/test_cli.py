@@ -64,6 +64,13 @@ def items(folder: Path) -> dict[tuple[int, int], list[str]]:
     return found
 
 
+def test_every_command_is_told_in_a_whole_line() -> None:
+    lines = done("--help").partition("Commands:")[2].split("\n")
+    told = [line.strip() for line in lines if line.strip()]
+    assert len(told) == len(app.registered_commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in told)
+
+
 def test_init_shows_groups_counts_and_sizes(project: tuple[Path, str]) -> None:
     folder, said = project
     assert "│ 0-4   │ grass       │    39 │   2 │    2 │" in said

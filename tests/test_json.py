@@ -6,8 +6,11 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from documented import check as check_with
 from documented import documented as places_of
@@ -16,9 +19,11 @@ from typer.testing import CliRunner
 
 from cfpairs import cli
 from cfpairs.encoders.findings import Measurement
-from cfpairs.errors import WorkspaceError
+from cfpairs.errors import ConfigError, DataError, WorkspaceError
+from cfpairs.report.assess import recommended
 from cfpairs.review import server
-from cfpairs.workflow import compare
+from cfpairs.tables import write_table
+from cfpairs.workflow import compare, comparing
 from cfpairs.workflow.doctor import EncoderReport, Finding
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "json.md"
@@ -86,6 +91,62 @@ def test_what_cannot_be_compared_is_said_in_a_line(
     with pytest.raises(WorkspaceError, match=re.escape(said)):
         compare(root / "work", Path(other), tmp_path / "both.html")
     assert not (tmp_path / "both.html").exists()
+
+
+@pytest.mark.parametrize("out", ["", ".", "..", "folder", "both.json", "none/.."])
+def test_a_page_needs_the_name_of_a_file(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    result = CliRunner().invoke(cli.app, ["report", "--compare", "a", "b", "--out", out])
+    assert isinstance(result.exception, ConfigError)
+    assert "page of the comparison cannot have this name" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--out", "page.html"], "got page.html without --compare"),
+        (["--compare", "a", "b", "-c", "c.yaml"], "as they are: got -c;"),
+        (["--compare", "a", "b", "-w", "w", "--seed", "0"], "as they are: got -w, --seed;"),
+        (["--compare", "a", "b", "--encoder", "lite"], "as they are: got --encoder;"),
+    ],
+)
+def test_report_takes_no_option_that_it_would_not_follow(args: list[str], said: str) -> None:
+    error = CliRunner().invoke(cli.app, ["report", *args]).exception
+    assert isinstance(error, ConfigError) and said in str(error)
+
+
+def test_a_comparison_reads_the_predictions_of_the_best_probe_alone(root: Path, tmp_path: Path) -> None:
+    answer(root, "probe", "-c", str(root / "cfpairs.yaml"), "--method", "erm", "--method", "ncm")
+    found = comparing._run(root / "work", "one")
+    best, _ = recommended(found.results, found.selection, found.levels)
+    assert best is not None and {row["method"] for row in found.results} == {"erm", "ncm"}
+    assert list(found.right) == [(best.pair_set, best.method, best.selection)]
+    shares = found.right[best.pair_set, best.method, best.selection]
+    assert best.worst_group == min(
+        np.mean([shares[item] for item in shares if found.groups[item] == group])
+        for group in {found.groups[item] for item in shares}
+    )
+
+
+@pytest.mark.parametrize("pair_set", [None, "edit"])
+def test_shares_are_those_of_the_seeds_of_one_probe(tmp_path: Path, pair_set: str | None) -> None:
+    seeds = {("a", 0): 1, ("b", 0): 0, ("a", 1): 1, ("b", 1): 1}
+    mine = {"pair_set": pair_set, "method": "ncm", "selection": "pairs"}
+    others = [mine | change for change in ({"method": "erm"}, {"selection": "oracle"}, {"pair_set": "other"})]
+    rows = [
+        kind | {"item_id": item, "label": 1, "predicted": label if kind is mine else 2}
+        for kind in (mine, *others)
+        for (item, _), label in seeds.items()
+    ]
+    write_table(tmp_path / "predictions.parquet", pa.Table.from_pylist(rows))
+    best = SimpleNamespace(**mine)
+    assert comparing._right(tmp_path, best) == {(pair_set, "ncm", "pairs"): {"a": 1.0, "b": 0.5}}
+    assert comparing._right(tmp_path / "nowhere", best) == {}
+    (tmp_path / "predictions.parquet").write_bytes(b"no table")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        comparing._right(tmp_path, best)
 
 
 def test_the_documented_keys_of_doctor() -> None:

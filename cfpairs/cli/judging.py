@@ -21,6 +21,7 @@ from cfpairs.cli.options import (
     WorkspaceOption,
 )
 from cfpairs.cli.output import Output
+from cfpairs.errors import ConfigError
 
 if TYPE_CHECKING:
     from cfpairs.workflow import StageResult
@@ -76,8 +77,11 @@ def report(
         typer.Option("--compare", help="Two workspaces to set side by side instead; both are only read."),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Page of the comparison; a .json of that name goes beside it.")
-    ] = Path("compare.html"),
+        Path | None,
+        typer.Option(
+            "--out", help="Page of the comparison; a .json of that name goes beside it; default compare.html."
+        ),
+    ] = None,
     encoder: EncoderOption = None,
     config: ConfigOption = None,
     workspace: WorkspaceOption = None,
@@ -85,18 +89,34 @@ def report(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write report.html and report.json from the latest probe run, or compare two workspaces."""
+    """Write report.html and report.json, or compare two workspaces.
+
+    Either speaks of the latest probe run.
+    """
     from cfpairs import workflow
     from cfpairs.workflow.start import change
 
     output = Output(quiet=quiet, as_json=as_json)
     if compare is not None:
-        result = workflow.compare(*compare, out)
+        given = {"-c": config, "-w": workspace, "--encoder": encoder, "--seed": seed}
+        idle = [name for name, value in given.items() if value is not None]
+        if idle:
+            raise ConfigError(
+                "--compare reads two workspaces as they are", got=", ".join(idle), remedy="leave that out"
+            )
+        page = out or Path("compare.html")
+        result = workflow.compare(*compare, page)
         output.stage(result)
         output.end()
         if open_page:
-            typer.launch(out.absolute().as_uri())
+            typer.launch(page.absolute().as_uri())
         return
+    if out is not None:
+        raise ConfigError(
+            "--out names the page of a comparison",
+            got=f"{out} without --compare",
+            remedy="add --compare A B; a report lies in its workspace",
+        )
     with working(config, workspace, seed, quiet) as context:
         wanted = change(context.config, "encoder", spec=encoder)
         result = workflow.report(context.with_config(encoder=wanted.encoder))

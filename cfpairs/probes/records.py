@@ -158,7 +158,7 @@ class Recorder:
                         "worst_group": float(np.nanmin(accuracy[place])),
                         "average": float(average[place]),
                         "iterations": int(each.fits.iterations[place]),
-                        "gradient_norm": float(each.fits.gradient_norm[0]),
+                        "gradient_norm": float(each.fits.gradient_norm[place]),
                         **scores,
                     }
                 )

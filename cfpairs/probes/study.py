@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import joblib
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfpairs.config import ProbeConfig
-from cfpairs.errors import DataError
+from cfpairs.errors import CfpairsError, DataError
 from cfpairs.metrics import Groups
 from cfpairs.probes.crossfit import Coding, ItemRows, PairRows
 from cfpairs.probes.method import ProbeMethod
@@ -67,6 +68,8 @@ def run_study(
     ------
     DataError
         If a split is empty, training items have one class, a pair set has no pair, or r is over the rank.
+    CfpairsError
+        If the system ends one of the processes.
     """
     methods = [resolve("probes", name)() for name in config.methods]
     _check(train, test, validation, pair_sets, methods)
@@ -156,9 +159,17 @@ def _side_by_side(
         for number, names in enumerate(families)
     )
     with progress.task("probes", len(families)) as advance:
-        for number, part in pool(jobs):
-            parts[number] = part
-            advance(1)
+        try:
+            for number, part in pool(jobs):
+                parts[number] = part
+                advance(1)
+        except BrokenProcessPool as error:
+            raise CfpairsError(
+                "a process that fits probes was ended from outside, most likely for want of memory",
+                got=f"{len(parts)} of {len(families)} families of probes fitted by {cores} processes",
+                expected="all of them",
+                remedy="fit fewer at once with --method (one alone needs one process), or free memory",
+            ) from error
     return [parts[number] for number in range(len(families))]
 
 

@@ -92,9 +92,12 @@ def _level(seen: Evidence) -> tuple[str, str]:
     if distance is None:
         return "needs_pairs", f"{count(seen.n_pairs, 'pair')} cannot tell how reliable the directions are"
     if seen.uneven:
+        which = f"which of the {seen.rank} directions are its long axes"
+        if seen.rank == 1:
+            which = "whether the one direction found is its long axis"
         return (
             "needs_pairs",
-            f"the noise is uneven, and which of the {seen.rank} directions are its long axes cannot be told: "
+            f"the noise is uneven, and {which} cannot be told: "
             "control pairs or labelled items would tell signal from noise",
         )
     if distance >= GOOD_DISTANCE:

@@ -128,7 +128,7 @@ def _gained(best: Result) -> str:
 def _default(pairs: PairSetInput | None, level: str) -> Step:
     if pairs is None:
         return Step(sentence(DEFAULT_STEPS[level]))
-    n = sum(pairs.counts.values())
+    n = pairs.counts.get("ok", 0)
     known = {
         "needs_pairs": _build(pairs, 2 * n) if n else None,
         "fix_pairs": _review(pairs),

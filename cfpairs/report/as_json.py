@@ -28,6 +28,8 @@ QUALITY_FIELDS = (
     "recommended_r",
     "alignment",
     "misalignment",
+    "noise_turn",
+    "noise_uneven",
     "split_half",
     "forecast",
     "tradeoff",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cfpairs.errors import WorkspaceError
+import pyarrow.compute as pc
+
+from cfpairs.errors import ConfigError, WorkspaceError
 from cfpairs.tables import RESULTS, load_manifest, read_table, write_bytes
 from cfpairs.workflow.context import Context, StageResult, find_config
 from cfpairs.workflow.probing import latest_run
@@ -16,6 +17,7 @@ from cfpairs.workspace import Workspace
 
 if TYPE_CHECKING:
     from cfpairs.report.compare import RunInput
+    from cfpairs.report.model import Result
 
 __all__ = ["compare"]
 
@@ -32,20 +34,18 @@ def compare(first: Path, second: Path, out: Path) -> StageResult:
 
     Raises
     ------
+    ConfigError
+        If `out` is no name of a page.
     WorkspaceError
         If one of them is no workspace or has no probe run, or `out` cannot be written.
     """
     from cfpairs.report.compare import compare_runs, comparison_json, render_comparison
     from cfpairs.report.terminal import render_comparison_terminal
 
+    plain = _beside(out)
     names = _names(first, second)
     runs = [_run(path, name) for path, name in zip((first, second), names, strict=True)]
     found = compare_runs(*runs)
-    plain = out.with_suffix(".json")
-    if plain == out:
-        raise WorkspaceError(
-            "the page cannot have this name", got=out.name, expected="a name such as compare.html"
-        )
     write_bytes(out, render_comparison(found).encode())
     write_bytes(plain, json.dumps(comparison_json(found), indent=1, allow_nan=False).encode())
     return StageResult(
@@ -66,6 +66,17 @@ def compare(first: Path, second: Path, out: Path) -> StageResult:
     )
 
 
+def _beside(out: Path) -> Path:
+    """The file for programs beside the page `out`."""
+    if out.name in ("", "..") or out.suffix == ".json" or out.is_dir():
+        raise ConfigError(
+            "the page of the comparison cannot have this name",
+            got=f"{str(out)!r}{', a folder' if out.is_dir() else ''}",
+            expected="a file such as compare.html",
+        )
+    return out.with_suffix(".json")
+
+
 def _names(first: Path, second: Path) -> tuple[str, str]:
     """As short as tells them apart."""
     a, b = first.absolute(), second.absolute()
@@ -75,6 +86,7 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
 
 
 def _run(path: Path, name: str) -> RunInput:
+    from cfpairs.report.assess import recommended
     from cfpairs.report.compare import RunInput
     from cfpairs.report.verdict import quality_level
 
@@ -92,15 +104,18 @@ def _run(path: Path, name: str) -> RunInput:
     spec = json.loads((folder / "spec.json").read_text())
     quality = stored_quality(folder) or {}
     results = read_table(folder / "results.parquet", RESULTS).to_pylist()
+    levels = {pairs: quality_level(found) for pairs, found in quality.items()}
+    selection = spec["probe"]["selection"][0]
+    best, _ = recommended(results, selection, levels)
     manifest = load_manifest(workspace)
     columns = (manifest[c].to_pylist() for c in ("item_id", "label_name", "env_name"))
     return RunInput(
         name=name,
         results=results,
-        selection=spec["probe"]["selection"][0],
-        levels={pairs: quality_level(found) for pairs, found in quality.items()},
+        selection=selection,
+        levels=levels,
         facts=_facts(context, spec, quality),
-        right=_right(folder),
+        right={} if best is None else _right(folder, best),
         groups={item: (label, env) for item, label, env in zip(*columns, strict=True)},
     )
 
@@ -125,22 +140,16 @@ def _facts(context: Context, spec: dict[str, Any], quality: dict[str, dict[str, 
     }
 
 
-def _right(folder: Path) -> dict[tuple[str | None, str, str], dict[str, float]]:
-    """For each chosen probe and test item, the share of seeds that classify it rightly."""
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(
-            folder / "predictions.parquet",
-            columns=["item_id", "pair_set", "method", "selection", "label", "predicted"],
-        )
-    except OSError:
+def _right(folder: Path, best: Result) -> dict[tuple[str | None, str, str], dict[str, float]]:
+    """For the probe `best` and each test item, the share of seeds that classify it rightly."""
+    pair_set = pc.field("pair_set")
+    wanted = pair_set.is_null() if best.pair_set is None else pair_set == best.pair_set
+    wanted &= (pc.field("method") == best.method) & (pc.field("selection") == best.selection)
+    path = folder / "predictions.parquet"
+    if not path.exists():
         return {}
-    sums: dict[tuple[str | None, str, str], dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for item, pair_set, method, rule, label, predicted in zip(
-        *(table[name].to_pylist() for name in table.column_names), strict=True
-    ):
-        sums[pair_set, method, rule][item].append(label == predicted)
-    return {
-        key: {item: sum(found) / len(found) for item, found in items.items()} for key, items in sums.items()
-    }
+    table = read_table(path, columns=["item_id", "label", "predicted"], rows=wanted)
+    right = pc.equal(table["label"], table["predicted"])
+    shares = table.append_column("right", right).group_by("item_id").aggregate([("right", "mean")])
+    items, means = (shares[name].to_pylist() for name in ("item_id", "right_mean"))
+    return {(best.pair_set, best.method, best.selection): dict(zip(items, means, strict=True))}

@@ -98,7 +98,7 @@ def _made_by(context: Context) -> dict[str, Any]:
 
 
 def _run_id(spec: dict[str, Any]) -> str:
-    return fingerprint("probe", 3, spec)
+    return fingerprint("probe", 4, spec)
 
 
 def latest_run(context: Context) -> str | None:

@@ -14,7 +14,7 @@ from fakes import fake_workspace
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from cfpairs.tables import PAIRS, make_table, write_table
+from cfpairs.tables import MANIFEST, PAIRS, load_manifest, make_table, write_table
 from cfpairs.workspace import Workspace
 from pipelines import nonlinear
 
@@ -147,6 +147,12 @@ def test_the_study_runs_is_taken_up_and_is_not_run_twice(tmp_path, capsys, monke
 
 def test_edited_sides_are_training_items_where_asked(tmp_path):
     workspace = small_workspace(tmp_path)
+    items = load_manifest(workspace).to_pylist()
+    items[2]["origin"] = "edit"  # the second side of the first pair
+    write_table(workspace.manifest, make_table(items, MANIFEST), MANIFEST)
+    world = workspace_images.read_world(workspace, "own", 16, edits_in_training=False)
+    assert world.train.pixels.shape == (7, 3, 16, 16) and len(world.first) == 4
+    np.testing.assert_array_equal(world.train.group, [0, 0, 1, 2, 2, 3, 3])
     world = workspace_images.read_world(workspace, "own", 16, edits_in_training=True)
     assert world.train.pixels.shape == (8, 3, 16, 16) and len(world.first) == 4
     broken = workspace.root / "data/images/bar-train-0000.png"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cfpairs.config import ProbeConfig
-from cfpairs.errors import DataError
+from cfpairs.errors import CfpairsError, DataError
 from cfpairs.metrics import evaluate
 from cfpairs.probes import study as study_module
 from cfpairs.probes.candidates import PairJudge, Predictor
@@ -104,6 +104,13 @@ def test_rows_are_complete_and_valid(study):
     }
 
 
+def test_every_fit_has_its_own_steps_and_gradient(study):
+    fits = [(row["iterations"], row["gradient_norm"]) for row in study.grid if row["method"] == "ncm"]
+    assert len(fits) == 2 * 3 * 9
+    steps, norms = zip(*fits, strict=True)
+    assert len(set(norms)) > len(fits) / 2 and len(set(steps)) > 1
+
+
 def test_figures_are_those_of_the_stored_predictions_and_weights(study, data):
     _, test, *_ = data
     row = find(study, pair_set="good", method="ncm", selection="pairs", seed=1)
@@ -126,6 +133,15 @@ def test_the_same_seed_gives_the_same_study(study, data):
     drop = {"seconds"}
     for a, b in zip(study.results, again.results, strict=True):
         assert {k: v for k, v in a.items() if k not in drop} == {k: v for k, v in b.items() if k not in drop}
+
+
+def test_a_process_that_is_killed_is_one_line(data, monkeypatch):
+    train, test, good, _ = data
+    monkeypatch.setattr(study_module, "PROCESSES_FROM", 0)
+    monkeypatch.setattr(study_module, "_numbered", lambda *_: os._exit(9))
+    with pytest.raises(CfpairsError, match=r"got 0 of 2 families.*--method") as caught:
+        run_study(train, test, [good], CONFIG.model_copy(update={"methods": ("erm", "irm")}), workers=2)
+    assert "\n" not in str(caught.value)
 
 
 def test_processes_give_the_study_that_one_gives(data, monkeypatch):

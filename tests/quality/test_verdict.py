@@ -105,6 +105,19 @@ def test_each_fault_has_its_level_and_says_why(level: str, said: str, seen: Evid
     assert not any(row.text.startswith(tuple(IMPERATIVES)) for row in remarks)
 
 
+@pytest.mark.parametrize(
+    ("rank", "said"),
+    [
+        (2, "which of the 2 directions are its long axes cannot be told"),
+        (1, "whether the one direction found is its long axis cannot be told"),
+    ],
+)
+def test_uneven_noise_is_spoken_of_in_the_number_of_its_directions(rank: int, said: str) -> None:
+    verdict = judge(replace(GOOD, uneven=True, rank=rank))[0]
+    assert verdict.level == "needs_pairs" and said in verdict.text
+    assert "uneven" not in judge(GOOD)[0].text
+
+
 def test_weak_evidence_of_a_changed_label_is_no_verdict() -> None:
     assert judge(replace(GOOD, labels=LabelCheck(None, LabelKept(0.9, 0.6))))[0].level == "good"
     some = judge(replace(GOOD, labels=LabelCheck(None, LabelKept(0.45, 0.1))))

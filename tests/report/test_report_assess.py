@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from cfpairs.metrics import wilson_interval
+from cfpairs.quality import PairQuality
 from cfpairs.report.as_json import QUALITY_FIELDS, render_json
 from cfpairs.report.assess import assess
 from cfpairs.report.captions import (
@@ -56,6 +57,10 @@ def test_json_of_a_pair_set_without_quality_keeps_its_keys(given: dict[str, Any]
     found = render_json(assess(**(given | {"pair_sets": [bare]})))
     assert set(found["pair_sets"]["edit"]) == {*QUALITY_FIELDS, "method", "counts"}
     assert found["pair_sets"]["edit"]["singular_values"] is None
+
+
+def test_the_fields_of_a_pair_set_are_those_of_its_quality() -> None:
+    assert set(QUALITY_FIELDS) == {field.name for field in fields(PairQuality)}
 
 
 def test_jsonable_turns_what_json_cannot_hold() -> None:

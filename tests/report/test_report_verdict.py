@@ -222,6 +222,14 @@ def test_the_command_of_a_step_does_what_it_says(
         assert Adviser().pair_steps(pairs)[0].command is None
 
 
+def test_without_advice_twice_the_pairs_that_are_used_are_asked_for() -> None:
+    pairs = replace(pair_set("edit", "needs_pairs"), counts={"ok": 100, "rejected": 60, "dropped": 4})
+    (step,) = Adviser().next_steps(pairs, "needs_pairs", "unclear", result())
+    assert step.command == "cfpairs build --method edit --pairs 200"
+    (step,) = Adviser().next_steps(replace(pairs, counts={"rejected": 9}), "needs_pairs", "unclear", result())
+    assert step.command is None
+
+
 def test_a_cell_is_called_by_its_names() -> None:
     names = Names({0: "cat", 1: "<b>"}, {0: "snow", 1: "sand"})
     rows = [

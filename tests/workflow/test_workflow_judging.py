@@ -214,6 +214,18 @@ def test_a_pair_set_that_is_judged_depends_on_the_encoder(
     assert print_of(plain, "one") == print_of(plain, "two")
 
 
+def test_what_the_autoencoder_of_an_earlier_version_moved_is_stale(
+    context: Context, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "source_digest", lambda _context: "")
+    pair = PairConfig(method="transfer")
+    builder = pairs.open_builder(pair)
+    now = pairs._fingerprint(context, pair, builder)
+    assert now == pairs._fingerprint(context, pair, builder)
+    monkeypatch.setattr(type(builder), "version", 1)
+    assert pairs._fingerprint(context, pair, builder) != now
+
+
 def test_given_embeddings_and_edits_are_one_clear_line(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import yaml
 from typer.testing import CliRunner
 
 from cfpairs.cli import app
+from cfpairs.config import read_config
 from cfpairs.errors import CfpairsError
 from cfpairs.registry import entries
+from cfpairs.tables import fingerprint
+from cfpairs.workflow import Context, probing
 
 N, DIM = 72, 5
 NEED_PAIRS = {"matchdg", "ncm", "ncm-group", "ncm-soft", "ncm-whitened", "random-projection"}
@@ -94,6 +98,21 @@ def test_a_rank_over_that_of_the_pairs(ready: Path) -> None:
     assert "r is over the rank of pair set 'random': got r = 9, expected at most 5" in fault(
         "probe", "-c", ready, "--r", 9
     )
+
+
+def test_a_run_that_an_earlier_version_made_is_stale(ready: Path) -> None:
+    probed(ready)
+    context = Context(read_config(ready))
+    assert probing.probe_state(context) == ("done", "")
+    spec = probing.run_spec(context, ["random"])
+    now = context.workspace.probe_run(str(json.loads(context.workspace.latest_probe.read_text())["run_id"]))
+    for version in range(1, 4):
+        run_id = fingerprint("probe", version, spec)
+        shutil.copytree(now, context.workspace.probe_run(run_id))
+        context.workspace.latest_probe.write_text(json.dumps({"run_id": run_id}))
+        assert probing.probe_state(context) == ("stale", "it was made by another version")
+    probed(ready)
+    assert probing.probe_state(context) == ("done", "")
 
 
 def test_without_pairs_all_are_those_that_need_none(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ class TransferBuilder:
 
     Options: ClassVar[type[BaseModel]] = TransferOptions
     needs_embeddings: ClassVar[bool] = True
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __init__(self, options: BaseModel) -> None:
         options = check_options(TransferOptions, options)
