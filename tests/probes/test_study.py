@@ -136,9 +136,18 @@ def test_the_same_seed_gives_the_same_study(study, data):
 
 
 def test_a_process_that_is_killed_is_one_line(data, monkeypatch):
+    class Killed:
+        """Ends the process that it is sent to, before that has imported anything."""
+
+        def __call__(self, *_):
+            raise AssertionError
+
+        def __reduce__(self):
+            return os._exit, (9,)
+
     train, test, good, _ = data
     monkeypatch.setattr(study_module, "PROCESSES_FROM", 0)
-    monkeypatch.setattr(study_module, "_numbered", lambda *_: os._exit(9))
+    monkeypatch.setattr(study_module, "_numbered", Killed())
     with pytest.raises(CfpairsError, match=r"got 0 of 2 families.*--method") as caught:
         run_study(train, test, [good], CONFIG.model_copy(update={"methods": ("erm", "irm")}), workers=2)
     assert "\n" not in str(caught.value)
