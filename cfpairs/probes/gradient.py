@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from cfpairs.errors import DataError
 from cfpairs.probes.adam import FULL_ROWS, Field, Objective, descend
@@ -19,6 +18,7 @@ from cfpairs.probes.convex import check_number
 from cfpairs.probes.fits import LinearFits
 from cfpairs.probes.method import FitData, ProbeMethod, Rows, Setting, Value
 from cfpairs.probes.solver import principal_axes
+from cfpairs.threads import one_blas_thread
 
 __all__ = ["DescendingMethod", "GradientMethod", "GradientProbe"]
 
@@ -76,7 +76,7 @@ class GradientMethod(ProbeMethod):
                 seed: np.random.default_rng([seed, zlib.crc32(self.name.encode())]) for _, seed in distinct
             }
             # NumPy's threads go on spinning for some hundredths of a second after a product, in torch's way.
-            with torch.no_grad(), threadpool_limits(limits=1, user_api="blas"):
+            with torch.no_grad(), one_blas_thread():
                 parts.append(
                     self.fit_batch(data, [s for s, _ in distinct], [streams[seed] for _, seed in distinct])
                 )

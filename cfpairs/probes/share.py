@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from cfpairs.config import ProbeConfig, parse_r
 from cfpairs.errors import DataError
@@ -25,6 +24,7 @@ from cfpairs.progress import Advance
 from cfpairs.registry import resolve
 from cfpairs.selection import Choice, PairScores
 from cfpairs.subspace import Directions, difference_directions
+from cfpairs.threads import one_blas_thread
 
 __all__ = ["AUTO_RANKS", "Material", "run_share"]
 
@@ -74,7 +74,7 @@ def run_share(material: Material, methods: Sequence[str], threads: int, advance:
     """
     probes = [resolve("probes", name)() for name in methods]
     with ExitStack() as stack:
-        stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
+        stack.enter_context(one_blas_thread())
         if any(probe.stochastic for probe in probes):
             stack.enter_context(_one_torch_thread())
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=threads))

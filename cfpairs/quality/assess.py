@@ -32,12 +32,13 @@ from cfpairs.quality.forecast import forecast_rows, joined
 from cfpairs.quality.frame import Frame, frame_of
 from cfpairs.quality.inputs import MANY, Inputs, check_inputs
 from cfpairs.quality.look import Look, look_at_few, look_at_many, look_at_moments
-from cfpairs.quality.moments import PairMoments, cores, one_thread
+from cfpairs.quality.moments import PairMoments, cores
 from cfpairs.quality.more import NOTHING, more_pairs
 from cfpairs.quality.reliability import distance, wedin
 from cfpairs.quality.result import PairQuality
 from cfpairs.quality.term_two import Probe, probe_rows
 from cfpairs.quality.verdict import changes_label, judge
+from cfpairs.threads import one_blas_thread
 
 __all__ = ["assess_pairs"]
 
@@ -148,7 +149,7 @@ def assess_pairs(
         control=control,
         makers=makers,
     )
-    with one_thread():
+    with one_blas_thread():
         return _assess(inputs, moments, probe, shift, seed, draws)
 
 

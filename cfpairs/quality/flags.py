@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from cfpairs.quality.moments import products_of
 from cfpairs.quality.rank import winsorize
 from cfpairs.quality.result import FlagRow
 from cfpairs.quality.spectrum import Spectrum, spectrum
@@ -27,9 +28,11 @@ __all__ = [
     "label_changing",
     "leverages",
     "near_distance",
+    "nearest_squares",
     "outliers",
     "residual_scores",
     "robust_z",
+    "spread_places",
 ]
 
 Floats = NDArray[np.float64]
@@ -95,7 +98,8 @@ def duplicates(D: Floats, pair_ids: Sequence[str]) -> tuple[list[Doubt], NDArray
     k, d = D.shape
     lengths = np.linalg.norm(D, axis=1)
     unit = D / np.where(lengths > 0.0, lengths, 1.0)[:, None]
-    limit = near_distance(D, lengths) if d >= NEAR_DIMENSIONS else 0.0
+    some = spread_places(k if d >= NEAR_DIMENSIONS else 0, _ASKED)
+    limit = near_distance(nearest_squares(lengths, lengths[some], D @ D[some].T)) if len(some) else 0.0
     first, best = np.full(k, -1), np.zeros(k)
     for start in range(0, k, _BLOCK):
         stop = min(k, start + _BLOCK)
@@ -133,22 +137,45 @@ def copy_doubts(first: NDArray[np.integer], cosine: Floats, pair_ids: Sequence[s
     ]
 
 
-def near_distance(D: Floats, lengths: Floats) -> float:
+def spread_places(k: int, count: int) -> NDArray[np.int64]:
+    """At most `count` of the places 0 to k - 1, evenly spread."""
+    places: NDArray[np.int64] = np.linspace(0, k - 1, count if k else 0).astype(np.int64)
+    return np.unique(places)
+
+
+def nearest_squares(lengths: Floats, asked: Floats, inner: NDArray[np.floating]) -> Floats:
+    """Squared distances of the pairs nearest to each of some that are asked about, nearest first, (<= 9, m).
+
+    A pair may be turned, if that brings it nearer. The nearest to a pair may be the pair itself.
+
+    Parameters
+    ----------
+    lengths : ndarray of shape (n,)
+    asked : ndarray of shape (m,)
+        Lengths of the pairs asked about.
+    inner : ndarray of shape (n, m)
+        Inner products of their differences with those of all.
+    """
+    squares = lengths[:, None] ** 2 + asked**2 - 2.0 * np.abs(inner)
+    return np.sort(np.partition(squares, min(_NEIGHBOUR, len(squares) - 1), axis=0)[: _NEIGHBOUR + 1], axis=0)
+
+
+def near_distance(squares: Floats) -> float:
     """A quarter of the distance of a pair to the eighth nearest other, as three in four have it at most.
 
     Differences of clean edits, or such as a model has made, lie close together without being copies: what is
-    near is said by the distances that are usual among them. The eighth, as the nearest may be copies. A pair
-    may be turned, if that brings it nearer.
+    near is said by the distances that are usual among them. The eighth, as the nearest may be copies.
+
+    Parameters
+    ----------
+    squares : ndarray of shape (n, m)
+        From `nearest_squares`, of one block or of several.
     """
-    if len(D) < 2:
+    place = min(_NEIGHBOUR, len(squares) - 1)
+    if place < 1:
         return 0.0
-    some = np.unique(np.linspace(0, len(D) - 1, _ASKED).astype(np.int64))
-    inner = np.abs(D[some] @ D.T)
-    squares = lengths[some, None] ** 2 + lengths**2 - 2.0 * inner
-    squares[np.arange(len(some)), some] = np.inf
-    place = min(_NEIGHBOUR, len(D) - 1) - 1
-    nearest = np.partition(squares, place, axis=1)[:, place]
-    return 0.25 * float(np.sqrt(max(0.0, np.quantile(nearest, 0.75))))
+    eighth = np.partition(squares, place, axis=0)[place]
+    return 0.25 * float(np.sqrt(max(0.0, np.quantile(eighth, 0.75))))
 
 
 def failed_edits(lengths: Floats, typical: float | None, control: Floats | None) -> list[Doubt]:
@@ -287,8 +314,10 @@ def label_changing(
     if len(rows) != len(names):
         return []
     rows = rows - rows.mean(axis=0)
+    changes = products_of(D, rows)
+    from_a = None if a is None else products_of(a, rows)
     found = []
-    for name, weights in zip(names, rows, strict=True):
+    for place, (name, weights) in enumerate(zip(names, rows, strict=True)):
         own = y == name
         if not own.any() or own.all():
             continue
@@ -296,11 +325,11 @@ def label_changing(
         gap = abs(here - there)
         if gap <= 0.0:
             continue
-        moves = np.abs(D @ weights) / gap
+        moves = np.abs(changes[:, place]) / gap
         middle = float(np.median(moves))
         crossed = np.ones(len(D), dtype=bool)
-        if a is not None:
-            sides = np.stack([a @ weights, (a - D) @ weights])
+        if from_a is not None:
+            sides = np.stack([from_a[:, place], from_a[:, place] - changes[:, place]])
             crossed = ((sides - (here + there) / 2.0) * np.sign(here - there)).min(axis=0) < 0.0
         limit = max(LABEL_MOVE, middle + LABEL_Z * 1.4826 * float(np.median(np.abs(moves - middle))))
         found += [

@@ -10,17 +10,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from cfpairs.errors import DataError
 from cfpairs.quality.rank_update import add_products, fill_lower
+from cfpairs.threads import one_blas_thread
 
-__all__ = ["FOLDS", "PairMoments", "at_once", "blocks", "cores", "lengths_of", "one_thread", "side_by_side"]
+__all__ = ["FOLDS", "PairMoments", "at_once", "blocks", "cores", "lengths_of", "products_of", "side_by_side"]
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
@@ -41,23 +40,10 @@ def blocks(shape: tuple[int, ...], *, times: float = 1.0) -> Iterator[slice]:
         yield slice(start, min(start + step, shape[0]))
 
 
-@cache
-def _libraries() -> ThreadpoolController:
-    """NumPy's and SciPy's BLAS; to find them takes milliseconds each time."""
-    return ThreadpoolController()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """BLAS with one thread."""
-    with _libraries().limit(limits=1, user_api="blas"):
-        yield
-
-
 @contextmanager
 def cores() -> Iterator[ThreadPoolExecutor]:
     """As many threads as there are cores, each with one BLAS thread."""
-    with one_thread(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
         yield pool
 
 
@@ -89,6 +75,17 @@ def lengths_of(D: NDArray[Any]) -> Floats:
     else:
         side_by_side(measure, parts)
     return np.sqrt(squares)
+
+
+def products_of(D: NDArray[Any], weights: Floats) -> Floats:
+    """``D @ weights.T``, (k, C), of rows (k, d) that are read block by block and weights (C, d)."""
+    found = np.empty((len(D), len(weights)))
+
+    def multiply(rows: slice) -> None:
+        np.matmul(np.asarray(D[rows], dtype=np.float64), weights.T, out=found[rows])
+
+    side_by_side(multiply, blocks(D.shape))
+    return found
 
 
 def _wait(works: Sequence[Future[None]]) -> None:
@@ -168,6 +165,8 @@ class PairMoments:
     """
 
     def __init__(self, dim: int, *, limit: float | None = None) -> None:
+        if dim < 1:
+            raise DataError("differences need dimensions", got=dim, expected="1 or more")
         self.dim, self.limit = dim, limit
         self._folds = [_Fold(dim) for _ in range(FOLDS)]
         self._read = 0  # rows that came, in blocks
@@ -243,6 +242,8 @@ class PairMoments:
                 "pair differences are not finite", got=f"{int((~np.isfinite(length)).sum())} pairs"
             )
         fold = self._drawn(len(block)) if folds is None else np.asarray(folds[rows])
+        if len(fold) != len(block) or not ((fold >= 0) & (fold < FOLDS)).all():
+            raise DataError("folds do not fit the pairs", got=fold, expected=f"0 to {FOLDS - 1} for each")
         return block, length, fold, np.arange(len(block)) if keep is None else np.flatnonzero(keep[rows])
 
     def _drawn(self, count: int) -> NDArray[np.int64]:

@@ -72,8 +72,9 @@ def add_products(total: Floats, rows: Floats) -> None:
     >>> total.tolist()
     [[1.0, 2.0], [2.0, 13.0]]
     """
-    update, rows = _dsyrk(), np.ascontiguousarray(rows)
-    if update is None or not total.flags.c_contiguous:
+    update, rows = _dsyrk(), np.ascontiguousarray(rows, dtype=np.float64)
+    plain = total.flags.c_contiguous and total.dtype == np.float64 and total.shape == 2 * rows.shape[1:]
+    if update is None or not plain:  # BLAS would write over what it was not given
         total += rows.T @ rows
         return
     k, d = rows.shape

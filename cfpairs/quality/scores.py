@@ -17,7 +17,9 @@ from cfpairs.quality.flags import (
     dominating,
     far_out,
     near_distance,
+    nearest_squares,
     robust_z,
+    spread_places,
 )
 from cfpairs.quality.moments import blocks, side_by_side
 from cfpairs.quality.spectrum import Spectrum
@@ -30,7 +32,7 @@ _BITS, _BANDS = 48, 3
 _NEAR_BITS = 6  # of 48: three are expected at an angle of .2, a cosine of .98
 _LARGEST_BUCKET = 256
 _BLOCK = 0.125  # of a common block: what is read stays in the cache
-_NEIGHBOURS = 1024  # that say how far apart two pairs usually are
+_ASKED = 16  # pairs whose neighbours say how near pairs usually are
 _AT_ONCE = 2048
 
 
@@ -85,10 +87,12 @@ def score_pairs(
     scale = np.where(found.values[:full] > 0.0, found.values[:full], np.inf)
     turn = (found.directions / scale) @ rng.standard_normal((full, _BITS))
     turn /= np.abs(turn).max(initial=1e-300)
-    axes = np.concatenate([robust, found.top(r), turn], axis=1).astype(np.float32)
     inner, bits = robust.shape[1], robust.shape[1] + r
-    left, leverage, marks = np.empty(k), np.empty(k), np.zeros((k, 8), dtype=np.uint8)
     fits = bool(lengths.max(initial=0.0) < 1e15)  # squares, as float32
+    some = spread_places(k if fits and full >= NEAR_DIMENSIONS else 0, _ASKED)
+    axes = np.concatenate([robust, found.top(r), turn, np.asarray(D[some]).T], axis=1).astype(np.float32)
+    nearest: list[Floats] = []
+    left, leverage, marks = np.empty(k), np.empty(k), np.zeros((k, 8), dtype=np.uint8)
 
     def read(rows: slice) -> None:
         length = lengths[rows]
@@ -97,15 +101,14 @@ def score_pairs(
         along = found_at[:, :bits].astype(np.float64) * (1.0 if fits else length[:, None])
         left[rows] = np.sqrt(np.clip(length**2 - (along[:, :inner] ** 2).sum(axis=1), 0.0, None))
         leverage[rows] = ((along[:, inner:] / found.values[:r]) ** 2).sum(axis=1)
-        signs = found_at[:, bits:] > 0.0
+        signs = found_at[:, bits : bits + _BITS] > 0.0
         signs ^= signs[:, :1]  # the same for a difference and its opposite
         marks[rows, : _BITS // 8] = np.packbits(signs, axis=1)
+        if len(some):
+            nearest.append(nearest_squares(length, lengths[some], found_at[:, bits + _BITS :]))
 
     side_by_side(read, blocks(D.shape, times=_BLOCK))
-    near = 0.0
-    if full >= NEAR_DIMENSIONS:
-        some = np.unique(np.linspace(0, k - 1, _NEIGHBOURS).astype(np.int64))
-        near = near_distance(np.asarray(D[some], dtype=np.float64), lengths[some])
+    near = near_distance(np.concatenate(nearest)) if nearest else 0.0
     return Scores(left, leverage, marks.view(np.uint64)[:, 0], near)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfpairs.tables import write_bytes
+from cfpairs.threads import one_blas_thread
 from cfpairs.workflow.context import Context
 from cfpairs.workflow.inputs import ProbeInputs, pair_arguments, pairs_at_hand
 
@@ -113,8 +114,6 @@ def assess_all(context: Context, inputs: ProbeInputs, folder: Path) -> dict[str,
     dict of str to dict
         ``PairQuality.to_dict()`` by the name of the pair set.
     """
-    from threadpoolctl import threadpool_limits
-
     # Imported before the threads start: two threads that import the same packages can wait for each other.
     from cfpairs.quality import compare_sets
 
@@ -123,7 +122,7 @@ def assess_all(context: Context, inputs: ProbeInputs, folder: Path) -> dict[str,
     seed = context.config.seed
     with (
         context.progress.task("pair quality", len(names)) as advance,
-        threadpool_limits(limits=1, user_api="blas"),
+        one_blas_thread(),
         ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, max(len(names), 1))) as pool,
     ):
         found = {}

@@ -110,6 +110,11 @@ def test_sums_that_do_not_fit_are_refused() -> None:
         one.update(np.ones((3, 5)))
     with pytest.raises(DataError, match="not finite"):
         one.update(np.full((3, 4), np.nan))
+    for folds in ([0, 1, 7], [0, -1, 2], [0, 1]):
+        with pytest.raises(DataError, match="folds do not fit"):
+            one.update(np.ones((3, 4)), folds=np.array(folds))
+    with pytest.raises(DataError, match="1 or more"):
+        PairMoments(0)
     with pytest.raises(DataError, match="single pairs"):
         assess_pairs(one, pair_labels=[0, 1, 1])
 
@@ -203,6 +208,32 @@ def test_copies_that_make_a_direction_are_named(few_are_many: None) -> None:
     found = assess_pairs(rows)
     assert sum(flag.flag == "duplicate" for flag in found.flags) == 500
     assert found.verdict.level == "fix_pairs"
+
+
+def test_no_number_of_pairs_makes_copies_of_what_a_model_made_alike(few_are_many: None) -> None:
+    """Four smooth factors: the more pairs, the nearer the neighbours, and the nearer must copies be."""
+    rng = np.random.default_rng(8)
+    frame = rng.normal(size=(4, 64))
+    rows = np.tanh(rng.normal(size=(4000, 4)) @ frame) + 0.01 * rng.normal(size=(4000, 64))
+    names = tuple(map(str, range(len(rows))))
+    for k in (1000, 4000):
+        some, lengths = rows[:k], np.linalg.norm(rows[:k], axis=1)
+        spread = spectrum(some)
+        found = copies(some, score_pairs(some, lengths, spread, spread.top(4), 4, 0), lengths, names)
+        assert len(found) <= len(duplicates(some, names)[0]) + 0.01 * k < 0.1 * k
+
+
+def test_few_sources_leave_folds_empty_and_the_bound_is_still_a_number() -> None:
+    rng = np.random.default_rng(9)
+    D = rng.normal(size=(900, 20)) + 3.0 * rng.normal(size=(900, 1)) * np.eye(20)[0]
+    theta = np.eye(20)[:1] + 0.1
+    for sources in (1, 3, 6):
+        sums = PairMoments(20).update(D, folds=np.arange(900) % sources)
+        found = assess_pairs(sums, probe=lambda Q: theta - theta @ Q @ Q.T).term_two
+        if sources == 1:
+            assert found is None
+        else:
+            assert found is not None and np.isfinite([found.value, found.error]).all() and found.value > 0.0
 
 
 def test_near_copies_among_many_are_those_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
