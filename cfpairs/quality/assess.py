@@ -136,20 +136,20 @@ def assess_pairs(
     """
     if not np.isfinite(shift) or shift <= 0.0:
         raise DataError("the shift in use is no size", got=shift, expected="a positive number")
-    inputs, moments = _checked(
-        D,
-        X,
-        y,
-        env,
-        a=a,
-        pair_labels=pair_labels,
-        clusters=clusters,
-        pair_ids=pair_ids,
-        pair_envs=pair_envs,
-        control=control,
-        makers=makers,
-    )
     with one_blas_thread():
+        inputs, moments = _checked(
+            D,
+            X,
+            y,
+            env,
+            a=a,
+            pair_labels=pair_labels,
+            clusters=clusters,
+            pair_ids=pair_ids,
+            pair_envs=pair_envs,
+            control=control,
+            makers=makers,
+        )
         return _assess(inputs, moments, probe, shift, seed, draws)
 
 
