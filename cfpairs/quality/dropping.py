@@ -39,7 +39,7 @@ def drop_row(inputs: Inputs, frame: Frame, dropped: int, core: int, r: int, seed
         Number of directions whose removal is given.
     seed : int
     """
-    lengths = np.linalg.norm(inputs.D, axis=1)
+    lengths = inputs.lengths
     order = np.argsort(lengths, kind="stable")
     sound = order[lengths[order] > 0.0]
     measured = measure(inputs.D[sound], frame.choices, seed, draws=0, flips=_FLIPS)

@@ -144,7 +144,7 @@ def spread_places(k: int, count: int) -> NDArray[np.int64]:
 
 
 def nearest_squares(lengths: Floats, asked: Floats, inner: NDArray[np.floating]) -> Floats:
-    """Squared distances of the pairs nearest to each of some that are asked about, nearest first, (<= 9, m).
+    """Squared distances of the nine pairs nearest to each of some that are asked about, unsorted, (<= 9, m).
 
     A pair may be turned, if that brings it nearer. The nearest to a pair may be the pair itself.
 
@@ -157,7 +157,7 @@ def nearest_squares(lengths: Floats, asked: Floats, inner: NDArray[np.floating])
         Inner products of their differences with those of all.
     """
     squares = lengths[:, None] ** 2 + asked**2 - 2.0 * np.abs(inner)
-    return np.sort(np.partition(squares, min(_NEIGHBOUR, len(squares) - 1), axis=0)[: _NEIGHBOUR + 1], axis=0)
+    return np.partition(squares, min(_NEIGHBOUR, len(squares) - 1), axis=0)[: _NEIGHBOUR + 1]
 
 
 def near_distance(squares: Floats) -> float:

@@ -148,8 +148,10 @@ def check_inputs(
     k, d = differences.shape
     ids = names if names is not None else _Numbers(k)
     _length("pair_ids", len(ids), k, "pairs")
-    items = None if X is None else _matrix(X, "the training items", "items", None, columns=d)
-    sides = None if a is None else _matrix(a, "the a sides of the pairs", "pairs", ids, columns=d, lazy=True)
+    items = None if X is None else _measured(X, "the training items", "items", None, columns=d)[0]
+    sides = (
+        None if a is None else _measured(a, "the a sides of the pairs", "pairs", ids, columns=d, lazy=True)[0]
+    )
     if sides is not None:
         _length("a", len(sides), k, "pairs")
     n = 0 if items is None else len(items)
@@ -169,13 +171,11 @@ def check_inputs(
         pair_ids=ids,
         env_a=envs[1],
         env_b=envs[2],
-        control=None if control is None else _matrix(control, "the control pairs", "pairs", None, columns=d),
+        control=None
+        if control is None
+        else _measured(control, "the control pairs", "pairs", None, columns=d)[0],
         makers=_codes(("makers", makers, k))[0],
     )
-
-
-def _matrix(*given: Any, **options: Any) -> Floats:
-    return _measured(*given, **options)[0]
 
 
 def _measured(
